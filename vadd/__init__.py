@@ -1,0 +1,14 @@
+"""Discrete diffusion with latent variables, as Pyro programs."""
+
+from vadd import _typecheck  # first: it may install the type checker for all that follows
+
+from vadd.guide import RecognitionGuide
+from vadd.model import VADDModel
+from vadd.objectives import DELBO
+from vadd.process import MaskingProcess
+from vadd.types import CorruptedBatch
+
+__version__ = "0.1.0"
+
+__all__ = ["DELBO", "CorruptedBatch", "MaskingProcess", "RecognitionGuide", "VADDModel", "__version__"]
+del _typecheck

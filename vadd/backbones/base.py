@@ -1,0 +1,144 @@
+"""The interfaces of the networks: denoisers and recognition networks."""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vadd.registry import register
+from vadd.types import Distribution, Flags, Latents, Logits, Times, Tokens
+
+__all__ = ["Denoiser", "EmptyRecognition", "FeatureDenoiser", "Recognition", "diagonal_normal"]
+
+
+class Denoiser(nn.Module, ABC):
+    """Network of the factors ``mu^i(x_0^i | x_t, z, t)``.
+
+    Subclasses set the attributes and implement :meth:`forward`. With ``latent_shape == (0,)`` the
+    denoiser is that of a plain masked diffusion model.
+
+    Attributes:
+        vocab_size: number of clean tokens ``V``; inputs also carry the mask token ``V``.
+        latent_shape: shape of one sequence's latent.
+        num_tokens: the length it is made for, or None where any length goes.
+    """
+
+    vocab_size: int
+    latent_shape: torch.Size
+    num_tokens: int | None = None
+
+    @abstractmethod
+    def forward(
+        self,
+        x_t: Tokens,
+        t: Times,
+        z: Latents,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Logits:
+        """Logits over the clean tokens, shape ``(batch, dim, vocab)``.
+
+        ``is_padding`` and ``condition`` are given only where the batch has them.
+        """
+
+
+class FeatureDenoiser(Denoiser):
+    """A denoiser made of features for all positions and a per-position head.
+
+    The library projects to the vocabulary only at the positions that are scored or revealed.
+    Subclasses implement :meth:`features` and set ``head``, a module that maps
+    ``(..., hidden)`` to ``(..., vocab)``.
+    """
+
+    head: nn.Module
+
+    @abstractmethod
+    def features(
+        self,
+        x_t: Tokens,
+        t: Times,
+        z: Latents,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Float[Tensor, "batch dim hidden"]:
+        """The representation of every position, input of :attr:`head`."""
+
+    @final
+    def forward(
+        self,
+        x_t: Tokens,
+        t: Times,
+        z: Latents,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Logits:
+        return self.head(self.features(x_t, t, z, is_padding=is_padding, condition=condition))
+
+
+class Recognition(nn.Module, ABC):
+    """Network of the recognition model ``r(z | tokens, target, t)``.
+
+    Subclasses set ``latent_shape`` and implement :meth:`forward`, which returns a reparameterized
+    Pyro distribution with ``event_shape == latent_shape`` and ``batch_shape == (batch,)``.
+    """
+
+    latent_shape: torch.Size
+
+    @abstractmethod
+    def forward(
+        self,
+        tokens: Tokens,
+        target: Flags,
+        t: Times,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Distribution:
+        """Distribution of ``z`` given what the jump reveals.
+
+        Args:
+            tokens: clean tokens, with the mask token at positions that stay hidden.
+            target: positions that ``z`` has to explain.
+            t: times, shape ``(batch,)``.
+            is_padding: positions without data; given only where the batch has them.
+            condition: given only where the batch has it.
+        """
+
+
+@register
+@final
+class EmptyRecognition(Recognition):
+    """The recognition network of a model without a latent. It has no parameters."""
+
+    latent_shape = torch.Size([0])
+
+    def forward(
+        self,
+        tokens: Tokens,
+        target: Flags,
+        t: Times,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Distribution:
+        empty = t.new_zeros(tokens.shape[0], 0)
+        return diagonal_normal(empty, empty)
+
+
+def diagonal_normal(
+    loc: Float[Tensor, "batch *latent"], log_variance: Float[Tensor, "batch *latent"]
+) -> Distribution:
+    """``N(loc, diag exp(log_variance))`` over the latent, in float32 or wider.
+
+    ``log_variance`` is limited to ``[-14, 14]``, which no trained posterior approaches, so that a
+    single bad step cannot produce an infinite or a zero variance.
+    """
+    dtype = torch.promote_types(loc.dtype, torch.float32)
+    scale = torch.exp(0.5 * log_variance.to(dtype).clamp(-14.0, 14.0))
+    return dist.Normal(loc.to(dtype), scale, validate_args=False).to_event(loc.ndim - 1)

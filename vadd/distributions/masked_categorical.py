@@ -1,0 +1,198 @@
+"""The factorized likelihood of masked diffusion."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from vadd.errors import ShapeError
+
+__all__ = ["MaskedCategorical", "sample_categorical"]
+
+_LogitsAt = Callable[[Tensor], Tensor]
+
+
+class MaskedCategorical(TorchDistribution):
+    r"""Distribution of the tokens that a jump arrives at, given ``x_t`` and the latent.
+
+    Positions in ``target`` are drawn independently from :math:`\mathrm{softmax}(logits^i)`; every other
+    position keeps its token of ``x_t`` with probability one. With the default target, all masked
+    positions, a draw is a clean sequence and
+
+    .. math:: \log p(x_0 \mid x_t, z) = \sum_{i \in M} \log \mu^i(x_0^i \mid x_t, z, t).
+
+    With a smaller target the masked positions outside it stay masked. Log-probabilities are in
+    nats per sequence, normalised in float32 or wider whatever the dtype of the logits; draws
+    are made in float64.
+
+    Args:
+        logits: shape ``(*batch, dim, vocab)``. Values outside ``target`` are ignored.
+        x_t: tokens, shape ``(*batch, dim)`` or broadcastable to it.
+        mask_id: the mask token.
+        target: positions to draw, a subset of the masked ones; default all masked positions.
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+    has_enumerate_support = False
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "*batch dim vocab"],
+        x_t: Int[Tensor, "*#batch dim"],
+        mask_id: int,
+        *,
+        target: Bool[Tensor, "*#batch dim"] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if logits.shape[-2:-1] != x_t.shape[-1:]:
+            raise ShapeError(
+                f"logits must have shape (*batch, dim, vocab) with dim = {x_t.shape[-1]} as in x_t, "
+                f"got {tuple(logits.shape)}."
+            )
+        self._setup(lambda where: logits[where], logits.shape[:-1], x_t, mask_id, target, validate_args)
+
+    @classmethod
+    def from_features(
+        cls,
+        features: Float[Tensor, "*batch dim hidden"],
+        head: nn.Module,
+        x_t: Int[Tensor, "*#batch dim"],
+        mask_id: int,
+        *,
+        target: Bool[Tensor, "*#batch dim"] | None = None,
+        validate_args: bool | None = None,
+    ) -> "MaskedCategorical":
+        """The same distribution with ``logits = head(features)``, projected only where needed."""
+        self = cls.__new__(cls)
+        self._setup(
+            lambda where: head(features[where]), features.shape[:-1], x_t, mask_id, target, validate_args
+        )
+        return self
+
+    def _setup(
+        self,
+        logits_at: _LogitsAt,
+        shape: torch.Size,
+        x_t: Tensor,
+        mask_id: int,
+        target: Tensor | None,
+        validate_args: bool | None,
+    ) -> None:
+        self._logits_at = logits_at
+        self.mask_id = mask_id
+        self.x_t = x_t.expand(shape)
+        self.target = (self.x_t == mask_id) if target is None else target.expand(shape)
+        super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """Token sequences; masked positions outside the target carry the mask token."""
+        return constraints.independent(constraints.integer_interval(0, self.mask_id), 1)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "MaskedCategorical":
+        shape = torch.Size(batch_shape) + self.event_shape
+        if shape == self.x_t.shape:
+            return self
+        index = torch.arange(self.target.numel(), device=self.x_t.device).reshape(self.target.shape)
+        index = index.expand(shape)
+        inner, inner_shape = self._logits_at, self.target.shape
+
+        def logits_at(where: Tensor) -> Tensor:
+            # Project each distinct position once, then repeat.
+            used, inverse = index[where].unique(return_inverse=True)
+            needed = torch.zeros(inner_shape, dtype=torch.bool, device=index.device)
+            needed.view(-1)[used] = True
+            return inner(needed)[inverse]
+
+        new = type(self).__new__(type(self))
+        new._setup(logits_at, shape, self.x_t, self.mask_id, self.target, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def logits_at(self, where: Bool[Tensor, "*batch dim"]) -> Float[Tensor, "selected vocab"]:
+        """Logits at the chosen positions, in row-major order; nothing else is projected."""
+        logits = self._logits_at(where)
+        if logits.shape[-1] != self.mask_id:
+            raise ShapeError(
+                f"logits must have one entry for each of the {self.mask_id} clean tokens (none for the mask "
+                f"token), got {logits.shape[-1]}."
+            )
+        return logits
+
+    @property
+    def logits(self) -> Float[Tensor, "*batch dim vocab"]:
+        """Logits at every position."""
+        everywhere = torch.ones_like(self.target)
+        return self.logits_at(everywhere).reshape(*self.target.shape, -1)
+
+    def log_prob(self, value: Int[Tensor, "*value_batch dim"]) -> Float[Tensor, "*value_batch"]:
+        """Nats per sequence; minus infinity where a position outside the target differs from ``x_t``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        per_token = self.token_log_prob(value)
+        changed = ((value != self.x_t) & ~self.target).any(-1)
+        return per_token.sum(-1).masked_fill(changed, -torch.inf)
+
+    def token_log_prob(
+        self, value: Int[Tensor, "*value_batch dim"]
+    ) -> Float[Tensor, "*value_batch dim"]:
+        """Log-probability of each target token, zero elsewhere; sums to :meth:`log_prob`."""
+        shape = torch.broadcast_shapes(value.shape, self.target.shape)
+        if shape != self.target.shape:
+            return self.expand(shape[:-1]).token_log_prob(value)
+        value = value.expand(shape)
+        logits = self.logits_at(self.target)
+        tokens = value[self.target]
+        # The mask token is no outcome at a target position: probability zero, not an index error.
+        is_clean = tokens < logits.shape[-1]
+        scores = -F.cross_entropy(
+            logits.to(torch.promote_types(logits.dtype, torch.float32)),
+            tokens.clamp(max=logits.shape[-1] - 1),
+            reduction="none",
+        ).masked_fill(~is_clean, -torch.inf)
+        return scores.new_zeros(shape).masked_scatter(self.target, scores)
+
+    def sample(
+        self, sample_shape: torch.Size = torch.Size(), *, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "*sample_batch dim"]:
+        """Draw tokens at the target positions, shape ``(*sample_shape, *batch, dim)``."""
+        if sample_shape:
+            return self.expand(torch.Size(sample_shape) + self.batch_shape).sample(generator=generator)
+        with torch.no_grad():
+            drawn = sample_categorical(self.logits_at(self.target), generator=generator)
+            return self.x_t.masked_scatter(self.target, drawn)
+
+    def mode(self) -> Int[Tensor, "*batch dim"]:
+        """The most probable token at each target position."""
+        return self.x_t.masked_scatter(self.target, self.logits_at(self.target).argmax(-1))
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """Entropy in nats per sequence."""
+        logits = self.logits_at(self.target)
+        log_p = F.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        p = log_p.exp()
+        per_token = -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(-1)
+        return per_token.new_zeros(self.target.shape).masked_scatter(self.target, per_token).sum(-1)
+
+
+def sample_categorical(
+    logits: Float[Tensor, "*shape vocab"], *, generator: torch.Generator | None = None
+) -> Int[Tensor, "*shape"]:
+    """Draw from ``softmax(logits)`` by inversion in float64.
+
+    Float32 Gumbel noise never reaches tokens below about 6e-8; float64 inversion needs one
+    uniform a draw and is accurate to 1e-16. Tokens of probability zero are never drawn.
+    """
+    cumulative = torch.softmax(logits.double(), -1).cumsum(-1)
+    total = cumulative[..., -1:]
+    uniform = torch.rand(
+        cumulative.shape[:-1], dtype=torch.float64, device=logits.device, generator=generator
+    )
+    # Rounding up to the total would select a token past the last possible one.
+    point = torch.minimum(uniform[..., None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, point, right=True)[..., 0]

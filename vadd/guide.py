@@ -1,0 +1,65 @@
+"""The recognition model as a Pyro guide."""
+
+import pyro
+import torch
+from torch import Tensor
+
+from vadd._naming import UniquelyNamedModule
+from vadd.backbones.base import Recognition
+from vadd.errors import ConfigError
+from vadd.model import check_latent
+from vadd.types import CorruptedBatch, Distribution, Flags, Latents, Tokens
+
+__all__ = ["RecognitionGuide"]
+
+
+class RecognitionGuide(UniquelyNamedModule):
+    """Guide of :class:`~vadd.model.VADDModel`: ``z ~ r(z | tokens, target, t)``.
+
+    The guide of a model without a latent is ``RecognitionGuide(EmptyRecognition())``; it has no
+    parameters.
+
+    Args:
+        recognition: the recognition network.
+    """
+
+    def __init__(self, recognition: Recognition) -> None:
+        super().__init__()
+        if not isinstance(recognition, Recognition):
+            raise ConfigError(f"recognition must be a Recognition, got {type(recognition).__name__}.")
+        self.recognition = recognition
+
+    @property
+    def latent_shape(self) -> torch.Size:
+        """Shape of one sequence's latent."""
+        return torch.Size(self.recognition.latent_shape)
+
+    def forward(self, batch: CorruptedBatch) -> Latents:
+        """The Pyro program: sample ``z``."""
+        posterior = self.posterior(batch)
+        with pyro.plate("batch", batch.x_0.shape[0], dim=-1):
+            return pyro.sample("z", posterior)
+
+    def posterior(self, batch: CorruptedBatch) -> Distribution:
+        """``r(z | x_s, target, t)``, the distribution that the guide samples from."""
+        tokens, target, t = batch.recognition_inputs
+        posterior = self.recognition(tokens, target, t, **batch.network_options)
+        check_latent("recognition", posterior, self.latent_shape, tokens.shape[0])
+        return posterior
+
+    def encode(
+        self, x_0: Tokens, *, is_padding: Flags | None = None, condition: Tensor | None = None
+    ) -> Distribution:
+        """Posterior of the latent of whole sequences: all tokens masked at time 1, all explained.
+
+        Args:
+            x_0: clean tokens, shape ``(batch, dim)``.
+            is_padding: positions without data.
+            condition: passed on to the recognition network.
+        """
+        target = torch.ones_like(x_0, dtype=torch.bool) if is_padding is None else ~is_padding
+        ones = torch.ones(x_0.shape[0], device=x_0.device)
+        batch = CorruptedBatch(
+            x_0, x_0, ones, 0 * ones, target, target, is_padding=is_padding, condition=condition
+        )
+        return self.posterior(batch)

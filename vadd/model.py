@@ -1,0 +1,254 @@
+"""The generative model as a Pyro program."""
+
+from typing import Any, Literal
+
+import pyro
+import torch
+from torch import Tensor
+
+from vadd._naming import UniquelyNamedModule
+from vadd.backbones.base import Denoiser, FeatureDenoiser
+from vadd.distributions import MaskedCategorical
+from vadd.errors import ConfigError, ShapeError
+from vadd.priors.base import LatentPrior
+from vadd.process import MaskingProcess
+from vadd.samplers import LatentPolicy, TimeGrid, sample
+from vadd.types import CorruptedBatch, Distribution, Flags, Latents, Times, Tokens
+
+__all__ = ["VADDModel"]
+
+
+class VADDModel(UniquelyNamedModule):
+    r"""Masked diffusion with a latent: ``z ~ p(z | x_t, t)``, then ``x_0 ~ prod_i mu^i(x_0^i | x_t, z, t)``.
+
+    Calling the model on a :class:`~vadd.types.CorruptedBatch` runs the Pyro program, with the latent
+    site ``"z"`` and the observed site ``"x_0"`` in a plate ``"batch"``. With a latent of shape ``(0,)``
+    it is the plain masked diffusion model.
+
+    Args:
+        denoiser: the network of the token probabilities.
+        prior: the distribution of the latent.
+        process: the masking process.
+        latent_dropout: probability with which an objective, in training mode, replaces a row's
+            latent by the null latent. The model then also holds a masked diffusion model without
+            a latent: the null path, ``denoise(x_t, t, z=None)``.
+
+    Raises:
+        ConfigError: if the parts do not fit together.
+
+    References:
+        Xie et al., "Variational Autoencoding Discrete Diffusion with Enhanced Dimensional
+        Correlations Modeling", ICLR 2026, arXiv 2505.17384.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, prior: LatentPrior, process: MaskingProcess, *, latent_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        for name, part, kind in (
+            ("denoiser", denoiser, Denoiser),
+            ("prior", prior, LatentPrior),
+            ("process", process, MaskingProcess),
+        ):
+            if not isinstance(part, kind):
+                raise ConfigError(f"{name} must be a {kind.__name__}, got {type(part).__name__}.")
+        if denoiser.vocab_size != process.vocab_size:
+            raise ConfigError(
+                f"denoiser and process disagree on vocab_size: {denoiser.vocab_size} and {process.vocab_size}."
+            )
+        if torch.Size(denoiser.latent_shape) != torch.Size(prior.latent_shape):
+            raise ConfigError(
+                "denoiser and prior disagree on latent_shape: "
+                f"{tuple(denoiser.latent_shape)} and {tuple(prior.latent_shape)}."
+            )
+        if not 0 <= latent_dropout < 1:
+            raise ConfigError(f"latent_dropout must lie in [0, 1), got {latent_dropout}.")
+        self.denoiser = denoiser
+        self.prior = prior
+        self.process = process
+        self.latent_dropout = float(latent_dropout)
+        # The null latent: a fixed point in the prior's tail, told apart from draws by the denoiser.
+        self.register_buffer("null_latent", torch.full(self.latent_shape, 3.0))
+
+    @property
+    def latent_shape(self) -> torch.Size:
+        """Shape of one sequence's latent; ``(0,)`` for the plain masked diffusion model."""
+        return torch.Size(self.prior.latent_shape)
+
+    @property
+    def has_latent(self) -> bool:
+        """Whether the latent has any components."""
+        return self.latent_shape.numel() > 0
+
+    def forward(self, batch: CorruptedBatch) -> Tokens:
+        """The Pyro program: sample ``z``, observe the tokens that the jump reveals."""
+        x_t, t = batch.latent_inputs
+        prior = self.prior(x_t, t, **batch.network_options)
+        check_latent("prior", prior, self.latent_shape, x_t.shape[0])
+        with pyro.plate("batch", x_t.shape[0], dim=-1):
+            z = pyro.sample("z", prior)
+            if batch.is_null is not None:
+                is_null = batch.is_null.reshape(-1, *[1] * len(self.latent_shape))
+                z = torch.where(is_null, self.null_latent.to(z.dtype), z)
+            likelihood = self.denoise(batch.x_t, batch.t, z, target=batch.target, **batch.network_options)
+            return pyro.sample("x_0", likelihood, obs=batch.x_s)
+
+    def denoise(
+        self,
+        x_t: Tokens,
+        t: Times,
+        z: Tensor | None = None,
+        *,
+        target: Flags | None = None,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> MaskedCategorical:
+        """Distribution of the target tokens given ``x_t`` and the latent.
+
+        Args:
+            x_t: tokens with masked positions, shape ``(batch, dim)``.
+            t: times, shape ``(batch,)``.
+            z: latents, shape ``(*particles, batch, *latent_shape)``; None is the null latent.
+            target: positions to reveal; default all masked ones.
+            is_padding, condition: passed on to the denoiser.
+
+        Raises:
+            ShapeError: if the latents, or what the denoiser returns, have the wrong shape.
+        """
+        batch, latent_ndim = x_t.shape[0], len(self.latent_shape)
+        if z is None:
+            z = self.null_latent.expand(batch, *self.latent_shape)
+        if z.shape[z.ndim - latent_ndim :] != self.latent_shape or z.shape[: z.ndim - latent_ndim][-1:] != (
+            batch,
+        ):
+            raise ShapeError(
+                f"z must have shape (..., {batch}, {', '.join(map(str, self.latent_shape))}) for x_t of shape "
+                f"{tuple(x_t.shape)}, got {tuple(z.shape)}."
+            )
+        # Networks see one batch axis; further axes on the left (vectorized particles) are folded into it.
+        particles = z.shape[: z.ndim - latent_ndim - 1]
+        copies = particles.numel()
+        options: dict[str, Any] = {
+            name: _repeat(value, copies)
+            for name, value in (("is_padding", is_padding), ("condition", condition))
+            if value is not None
+        }
+        inputs = (_repeat(x_t, copies), _repeat(t, copies), z.reshape(copies * batch, *self.latent_shape))
+        denoiser = self.denoiser
+        is_feature = isinstance(denoiser, FeatureDenoiser)
+        output = denoiser.features(*inputs, **options) if is_feature else denoiser(*inputs, **options)
+        if output.ndim != 3 or output.shape[:2] != inputs[0].shape:
+            raise ShapeError(
+                f"{type(denoiser).__name__} returned shape {tuple(output.shape)} for tokens of shape "
+                f"{tuple(inputs[0].shape)}; expected (batch, dim, {'hidden' if is_feature else 'vocab'})."
+            )
+        output = output.reshape(*particles, *x_t.shape, -1)
+        mask_id = self.process.mask_id
+        if is_feature:
+            return MaskedCategorical.from_features(
+                output, denoiser.head, x_t, mask_id, target=target, validate_args=False
+            )
+        return MaskedCategorical(output, x_t, mask_id, target=target, validate_args=False)
+
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        num_steps: int,
+        latents: Literal["fresh", "shared", "null"] | LatentPolicy = "fresh",
+        time_grid: TimeGrid | None = None,
+        length: int | None = None,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tokens:
+        """Draw sequences by ancestral sampling; see :func:`vadd.samplers.sample`."""
+        return sample(
+            self,
+            num_samples,
+            num_steps=num_steps,
+            latents=latents,
+            time_grid=time_grid,
+            length=length,
+            condition=condition,
+            generator=generator,
+        )
+
+    @torch.no_grad()
+    def reconstruct(self, x_t: Tokens, z: Latents | None, *, t: Times | None = None) -> Tokens:
+        """Fill the masked positions with their most probable tokens given the latent.
+
+        Args:
+            x_t: tokens with masked positions, shape ``(batch, dim)``.
+            z: latents, shape ``(batch, *latent_shape)``; None is the null latent.
+            t: times; default those at which the schedule masks the fraction that is masked.
+        """
+        if t is None:
+            fraction = (x_t == self.process.mask_id).double().mean(-1)
+            t = self.process.schedule.time_of(fraction).to(torch.get_default_dtype())
+        return self.denoise(x_t, t, z).mode()
+
+    @classmethod
+    def from_mdm(
+        cls, mdm: "VADDModel", denoiser: Denoiser, prior: LatentPrior, *, latent_dropout: float = 0.0
+    ) -> "VADDModel":
+        """Start from a trained masked diffusion model.
+
+        Args:
+            mdm: a model without a latent.
+            denoiser: the same network with a latent. Its weights are overwritten by the trained
+                ones; the latent's path keeps its own, and must start at zero.
+            prior: the prior of the new model.
+            latent_dropout: as in the constructor.
+
+        Returns:
+            A model that gives the same token probabilities as ``mdm``, for every latent.
+
+        Raises:
+            ConfigError: if weights of ``mdm`` have no place in ``denoiser``, or the result differs from
+                ``mdm`` (checked on random inputs).
+        """
+        if mdm.has_latent:
+            raise ConfigError(f"mdm must have no latent, got one of shape {tuple(mdm.latent_shape)}.")
+        weights = mdm.denoiser.state_dict()
+        own = denoiser.state_dict()
+        misfits = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
+        if misfits:
+            raise ConfigError(
+                f"denoiser has no matching place for the weights {', '.join(misfits)}; build it with the same "
+                "options as the mdm's, but for latent_shape."
+            )
+        denoiser.load_state_dict(weights, strict=False)
+        model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout)
+        model._require_same_start(mdm)
+        return model
+
+    @torch.no_grad()
+    def _require_same_start(self, mdm: "VADDModel") -> None:
+        device = self.null_latent.device
+        generator = torch.Generator().manual_seed(0)
+        length = self.denoiser.num_tokens or 8
+        x_t = torch.randint(self.process.mask_id + 1, (2, length), generator=generator).to(device)
+        t = torch.tensor([0.3, 1.0], device=device)
+        z = torch.randn(2, *self.latent_shape, generator=generator).to(device)
+        if not torch.equal(self.denoise(x_t, t, z).logits, mdm.denoise(x_t, t, z.new_zeros(2, 0)).logits):
+            raise ConfigError(
+                "the denoiser does not start as the mdm: the path of its latent must be initialized to zero, so "
+                "that its output does not depend on z, and no other weight may be missing from the mdm."
+            )
+
+
+def check_latent(name: str, distribution: Distribution, latent_shape: torch.Size, batch: int) -> None:
+    """Raise a ShapeError unless the distribution is one over latents for a batch of sequences."""
+    got = (tuple(distribution.batch_shape), tuple(distribution.event_shape))
+    expected = ((batch,), tuple(latent_shape))
+    if got != expected:
+        raise ShapeError(
+            f"{name} returned a distribution of batch_shape {got[0]} and event_shape {got[1]}; expected "
+            f"{expected[0]} and {expected[1]}. Declare latent axes with .to_event({len(latent_shape)}) and "
+            "expand to the batch."
+        )
+
+
+def _repeat(value: Tensor, copies: int) -> Tensor:
+    """Stack ``copies`` of a batch along its first axis."""
+    return value if copies == 1 else value.repeat(copies, *[1] * (value.ndim - 1))

@@ -1,0 +1,77 @@
+"""Schedules of the KL weight: callables from the step to a weight.
+
+Set the weight before each step: ``elbo.kl_weight = schedule(step)``.
+"""
+
+import math
+from dataclasses import dataclass
+
+from vadd.errors import ConfigError
+
+__all__ = ["ConstantKL", "CosineKL", "CyclicalKL", "LinearKL"]
+
+
+@dataclass(frozen=True)
+class ConstantKL:
+    """The same weight at every step."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ConfigError(f"weight must be finite and non-negative, got {self.weight}.")
+
+    def __call__(self, step: int) -> float:
+        return self.weight
+
+
+@dataclass(frozen=True)
+class LinearKL:
+    """From 0 to 1 in equal increments over ``num_steps`` steps, then 1: the paper's warm-up."""
+
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        _check_positive("num_steps", self.num_steps)
+
+    def __call__(self, step: int) -> float:
+        return min(1.0, step / self.num_steps)
+
+
+@dataclass(frozen=True)
+class CosineKL:
+    """From 0 to 1 along half a cosine over ``num_steps`` steps, then 1."""
+
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        _check_positive("num_steps", self.num_steps)
+
+    def __call__(self, step: int) -> float:
+        return 0.5 * (1 - math.cos(math.pi * min(1.0, step / self.num_steps)))
+
+
+@dataclass(frozen=True)
+class CyclicalKL:
+    """Repeated warm-ups: in each period of ``period`` steps, linear to 1 over the first ``ramp`` of it.
+
+    References:
+        Fu et al., "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing",
+        NAACL 2019, arXiv 1903.10145.
+    """
+
+    period: int
+    ramp: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_positive("period", self.period)
+        if not 0 < self.ramp <= 1:
+            raise ConfigError(f"ramp must lie in (0, 1], got {self.ramp}.")
+
+    def __call__(self, step: int) -> float:
+        return min(1.0, (step % self.period) / (self.ramp * self.period))
+
+
+def _check_positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be an integer of at least 1, got {value!r}.")

@@ -1,0 +1,64 @@
+"""The training objective of the paper."""
+
+from typing import Any, Literal
+
+import torch
+
+from vadd.errors import ConfigError
+from vadd.objectives.elbo import DiffusionELBO, SiteWeights
+from vadd.objectives.times import count_free, stratified_counts, stratified_uniform
+from vadd.process import MaskingProcess
+from vadd.types import CorruptedBatch, Tokens
+
+__all__ = ["DELBO"]
+
+
+class DELBO(DiffusionELBO):
+    r"""The double evidence lower bound, negated, in nats per sequence:
+
+    .. math:: -\int_0^1 w(t)\, E_q E_r\left[\log p(x_0 \mid x_t, z)
+        - \lambda \log \frac{r(z \mid x_0, x_t)}{p(z)}\right] dt.
+
+    A good training loss, since each of its terms is a proper score for the jump from ``x_t`` to
+    ``x_0``. With a latent it bounds *no* log-likelihood: it can lie below the entropy of the
+    data. Without a latent it is the bound of masked diffusion, for infinitely many steps.
+
+    Args:
+        process: the masking process, the same object that the model holds.
+        times: how times are drawn, low-discrepancy over the batch in both cases. ``"count"``: the
+            number of masked tokens uniform in ``1..N`` with weight ``N/n``, of finite variance;
+            ``"uniform"``: ``t`` uniform in ``(0, 1]`` with weight ``w(t)``, as published, whose
+            variance is infinite.
+        **options: those of :class:`~vadd.objectives.DiffusionELBO`.
+
+    References:
+        Xie et al., arXiv 2505.17384, equation of the DELBO.
+    """
+
+    bounds = None
+
+    def __init__(
+        self, process: MaskingProcess, *, times: Literal["count", "uniform"] = "count", **options: Any
+    ) -> None:
+        super().__init__(process, **options)
+        if times not in ("count", "uniform"):
+            raise ConfigError(f'times must be "count" or "uniform", got {times!r}.')
+        self.times = times
+
+    def corrupt(self, x_0: Tokens, **options: Any) -> CorruptedBatch:
+        if self.times == "count":
+            self.process.check_tokens(x_0, is_frozen=options.get("is_frozen"), is_padding=options.get("is_padding"))
+            num_free = count_free(x_0, options.get("is_frozen"), options.get("is_padding"))
+            counts = stratified_counts(num_free, generator=self.generator)
+            return self.process.corrupt_count(x_0, counts, generator=self.generator, **options)
+        uniform = stratified_uniform(x_0.shape[0], device=x_0.device, generator=self.generator)
+        t = (1 - uniform).to(torch.get_default_dtype())
+        return self.process.corrupt(x_0, t, generator=self.generator, **options)
+
+    def weigh(self, batch: CorruptedBatch) -> SiteWeights:
+        if self.times == "count":
+            num_free = count_free(batch.x_0, batch.is_frozen, batch.is_padding)
+            weight = num_free / batch.is_masked.sum(-1).clamp(min=1)
+        else:
+            weight = self.process.schedule.weight(batch.t)
+        return SiteWeights(likelihood=weight, latent=weight)

@@ -1,0 +1,241 @@
+"""The estimator that joins model, guide and masking process: one class, of which each objective is a case."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import TraceMeanField_ELBO
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vadd.errors import ConfigError, DomainError, NonFiniteError
+from vadd.model import VADDModel
+from vadd.objectives.site_scale import ScaleSites
+from vadd.process import MaskingProcess
+from vadd.types import CorruptedBatch, Flags, PerSequence, Tokens
+
+__all__ = ["BoundTerms", "DiffusionELBO", "SiteWeights"]
+
+
+class SiteWeights(NamedTuple):
+    """Weights of the two sites of a corrupted batch, one a row."""
+
+    likelihood: PerSequence
+    latent: PerSequence
+
+
+class BoundTerms(NamedTuple):
+    """An objective in nats per sequence, its terms apart: ``total = reconstruction + kl``."""
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The negative objective with KL weight one and without free bits."""
+        return self.reconstruction + self.kl
+
+
+class DiffusionELBO(TraceMeanField_ELBO, ABC):
+    r"""Negative evidence bound of a masked diffusion model with a latent, a Pyro ``ELBO``.
+
+    For clean tokens ``x_0`` it draws a corrupted batch, runs guide and model on it as Pyro programs,
+    and returns the mean over the batch of
+
+    .. math:: -c_x \log p(x_s \mid x_t, z) + \lambda\, c_z\, KL(r(z) \,\|\, p(z)),
+
+    in nats per sequence, with the weights :math:`c` of the subclass. The KL divergence is analytic where
+    Pyro has it and a one-sample estimate otherwise. Use it as any Pyro estimator::
+
+        svi = pyro.infer.SVI(model, guide, optim, loss=DELBO(process))   # svi.step(x_0)
+        loss_fn = DELBO(process)(model, guide)                           # loss_fn(x_0).backward()
+
+    Both accept ``is_frozen=``, ``is_padding=`` and ``condition=`` beside ``x_0``. Subclasses implement
+    :meth:`corrupt` and :meth:`weigh`, and set :attr:`bounds`.
+
+    Args:
+        process: the masking process, the same object that the model holds.
+        kl_weight: the weight :math:`\lambda` of the KL term; may be set between steps
+            (``elbo.kl_weight = schedule(step)``), zero included.
+        free_bits: nats of KL a sequence that cost nothing: rows below it are charged this constant.
+        num_particles: latents drawn for each corrupted row.
+        vectorize_particles: evaluate the particles in one pass.
+        generator: source of randomness of times and masks (latents follow Pyro's global seed).
+
+    Raises:
+        NonFiniteError: on a step whose loss is not finite, with the term and the times at fault
+            (checked where the process validates its arguments).
+    """
+
+    #: The sampler whose log-likelihood the expected objective bounds; None where it bounds none.
+    bounds: str | None = None
+
+    def __init__(
+        self,
+        process: MaskingProcess,
+        *,
+        kl_weight: float = 1.0,
+        free_bits: float = 0.0,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
+        if not isinstance(process, MaskingProcess):
+            raise ConfigError(
+                f"process must be a MaskingProcess, got {type(process).__name__}; pass model.process."
+            )
+        if not (math.isfinite(free_bits) and free_bits >= 0):
+            raise ConfigError(f"free_bits must be finite and non-negative, got {free_bits}.")
+        self.process = process
+        self.kl_weight = kl_weight
+        self.free_bits = float(free_bits)
+        self.generator = generator
+        #: Terms of the latest step, detached means over the batch, weighted but not annealed.
+        self.last_terms: BoundTerms | None = None
+
+    @property
+    def kl_weight(self) -> float:
+        """The weight of the KL term."""
+        return self._kl_weight
+
+    @kl_weight.setter
+    def kl_weight(self, value: float) -> None:
+        if not (math.isfinite(value) and value >= 0):
+            raise DomainError(f"kl_weight must be finite and non-negative, got {value}.")
+        self._kl_weight = float(value)
+
+    @abstractmethod
+    def corrupt(self, x_0: Tokens, **options: Any) -> CorruptedBatch:
+        """Draw times and masks for a batch; ``options`` are those of ``MaskingProcess.corrupt``."""
+
+    @abstractmethod
+    def weigh(self, batch: CorruptedBatch) -> SiteWeights:
+        """The weights of the batch's rows, the density of their times included."""
+
+    def terms(
+        self,
+        model: VADDModel,
+        guide: Any,
+        x_0: Tokens,
+        *,
+        is_frozen: Flags | None = None,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> BoundTerms:
+        """One estimate of the terms of each sequence: nats, shape ``(batch,)``, neither annealed nor floored."""
+        options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
+        batch, weights = self._draw(model, x_0, options)
+        reconstruction, kl = torch.zeros_like(weights.likelihood), torch.zeros_like(weights.latent)
+        for model_trace, guide_trace in self._run(model, guide, batch, {}):
+            observed, latent = model_trace.nodes["x_0"], model_trace.nodes["z"]
+            log_prob = observed["fn"].log_prob(observed["value"])
+            divergence = _divergence(guide_trace.nodes["z"], latent)
+            reconstruction = reconstruction - _sum_particles(log_prob) / self.num_particles
+            kl = kl + _sum_particles(divergence) / self.num_particles
+        return BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, differentiable; its value and its surrogate are one, since all latents are reparameterized."""
+        losses = [
+            self._differentiable_loss_particle(*traces)[1]
+            for traces in self._get_traces(model, guide, args, kwargs)
+        ]
+        return torch.stack(losses).sum() / self.num_particles
+
+    def _draw(self, model: Any, x_0: Tokens, options: dict[str, Any]) -> tuple[CorruptedBatch, SiteWeights]:
+        batch = self.corrupt(x_0, **options)
+        likelihood, latent = self.weigh(batch)
+        # A jump that reveals nothing costs nothing; with a diverging weight its KL would not vanish.
+        is_active = batch.target.any(-1)
+        likelihood = torch.where(is_active, likelihood, torch.zeros_like(likelihood))
+        latent = torch.where(is_active | (batch.x_1 is not None), latent, torch.zeros_like(latent))
+        if isinstance(model, VADDModel) and model.training and model.latent_dropout > 0:
+            uniform = torch.rand(x_0.shape[0], device=x_0.device, generator=self.generator)
+            batch = replace(batch, is_null=uniform < model.latent_dropout)
+            latent = latent.masked_fill(batch.is_null, 0.0)
+        return batch, SiteWeights(likelihood, latent)
+
+    def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:
+        """Trace guide and model on the batch, once for each particle or once for all."""
+        is_vectorized = self.vectorize_particles and self.num_particles > 1
+        if is_vectorized and self.max_plate_nesting == math.inf:
+            self._guess_max_plate_nesting(model, guide, (batch,), {})
+        for _ in range(1 if is_vectorized else self.num_particles):
+            with ScaleSites(scales):
+                trace = self._get_vectorized_trace if is_vectorized else self._get_trace
+                traces = trace(model, guide, (batch,), {})
+            yield traces  # outside the handler: code between two particles must not see it
+
+    def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[Any]:
+        (x_0,) = args
+        batch, weights = self._draw(model, x_0, kwargs)
+        batch_size = x_0.shape[0]
+        scales = {"x_0": weights.likelihood / batch_size, "z": weights.latent / batch_size}
+        yield from self._run(model, guide, batch, scales)
+
+    def _differentiable_loss_particle(self, model_trace: Any, guide_trace: Any) -> tuple[Tensor, Tensor]:
+        reconstruction: Any = 0.0
+        kl: Any = 0.0
+        charged: Any = 0.0  # the KL after free bits
+        for name, site in model_trace.nodes.items():
+            if site["type"] != "sample":
+                continue
+            if site["is_observed"]:
+                reconstruction = reconstruction - site["log_prob_sum"]
+                continue
+            guide_site = guide_trace.nodes[name]
+            divergence = _divergence(guide_site, site)
+            kl = kl + scale_and_mask(divergence, guide_site["scale"], guide_site["mask"]).sum()
+            floored = divergence.clamp(min=self.free_bits) if self.free_bits > 0 else divergence
+            charged = charged + scale_and_mask(floored, guide_site["scale"], guide_site["mask"]).sum()
+        loss = reconstruction + self.kl_weight * charged
+        self.last_terms = BoundTerms(reconstruction.detach(), kl.detach())
+        if self.process.validate_args and not bool(torch.isfinite(loss)):
+            raise _diagnosis(model_trace, guide_trace)
+        return loss.detach(), loss
+
+
+def _divergence(guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
+    """KL(guide || model) of a site in nats, shape of the site's batch: analytic, or estimated from its draw."""
+    if not guide_site["fn"].has_rsample:
+        raise ConfigError(
+            f"the guide's distribution at site {guide_site['name']!r} must be reparameterized (has_rsample), got "
+            f"{type(guide_site['fn']).__name__}."
+        )
+    try:
+        return kl_divergence(guide_site["fn"], model_site["fn"])
+    except NotImplementedError:
+        value = guide_site["value"]
+        return guide_site["fn"].log_prob(value) - model_site["fn"].log_prob(value)
+
+
+def _sum_particles(value: Tensor) -> Tensor:
+    """Sum over the axis of vectorized particles, if there is one."""
+    return value.reshape(-1, value.shape[-1]).sum(0)
+
+
+def _diagnosis(model_trace: Any, guide_trace: Any) -> NonFiniteError:
+    """Say which term broke, and at which times."""
+    (batch,) = model_trace.nodes["_INPUT"]["args"]
+    parts = []
+    for name, site in model_trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        if site["is_observed"]:
+            term, value = f"log-likelihood of {name!r}", site["log_prob"]
+        else:
+            term, value = f"KL of {name!r}", _divergence(guide_trace.nodes[name], site) * guide_trace.nodes[name]["scale"]
+        is_bad = ~torch.isfinite(value.reshape(-1, value.shape[-1])).all(0)
+        if bool(is_bad.any()):
+            times = ", ".join(f"{float(t):.4g}" for t in batch.t[is_bad][:8])
+            parts.append(f"{term} in {int(is_bad.sum())} of {is_bad.numel()} rows, at t = {times}")
+    where = "; ".join(parts) or "their sum overflows"
+    return NonFiniteError(
+        f"the loss is not finite: {where}. Check the networks' outputs and the data, lower the learning rate, or "
+        "clip gradients."
+    )

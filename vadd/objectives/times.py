@@ -1,0 +1,40 @@
+"""Low-discrepancy draws for a batch: the same law for each row as independent draws, much lower variance."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vadd.types import Flags, Tokens
+
+__all__ = ["count_free", "stratified_counts", "stratified_uniform"]
+
+
+def stratified_uniform(
+    num: int, *, device: torch.device | None = None, generator: torch.Generator | None = None
+) -> Float[Tensor, " batch"]:
+    """Values in ``[0, 1)``, each uniform, one in each interval ``[k/num, (k+1)/num)``; float64.
+
+    One uniform shifts an equidistant grid around the circle (Kingma et al., "Variational Diffusion
+    Models", arXiv 2107.00630, appendix I).
+    """
+    shift = torch.rand((), dtype=torch.float64, device=device, generator=generator)
+    grid = torch.arange(num, dtype=torch.float64, device=device) / num
+    return torch.remainder(grid + shift, 1.0)
+
+
+def count_free(x_0: Tokens, is_frozen: Flags | None, is_padding: Flags | None) -> Int[Tensor, " batch"]:
+    """Number of positions of each row that can be masked."""
+    is_free = torch.ones_like(x_0, dtype=torch.bool)
+    for fixed in (is_frozen, is_padding):
+        if fixed is not None:
+            is_free = is_free & ~fixed
+    return is_free.sum(-1)
+
+
+def stratified_counts(
+    num_free: Int[Tensor, " batch"], *, generator: torch.Generator | None = None
+) -> Int[Tensor, " batch"]:
+    """Counts of masked tokens, uniform on ``1..num_free`` in each row; 0 in rows without free tokens."""
+    uniform = stratified_uniform(num_free.shape[0], device=num_free.device, generator=generator)
+    counts = 1 + (uniform * num_free).long()
+    return torch.minimum(counts, num_free)

@@ -1,0 +1,224 @@
+"""The forward (masking) process and the probabilities of its reversal."""
+
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
+from vadd.schedules import NoiseSchedule
+from vadd.types import CorruptedBatch, Flags, PerSequence, Times, Tokens
+
+__all__ = ["MaskingProcess"]
+
+
+@final
+class MaskingProcess(nn.Module):
+    r"""Masks each position independently: :math:`q(x_t^i = [M] \mid x_0) = 1 - \alpha_t`.
+
+    Args:
+        schedule: the noise schedule.
+        vocab_size: number of clean tokens ``V``; ``mask_id`` is ``V``.
+        validate_args: check tokens and times on every call. Costs one host-device
+            synchronization on an accelerator, next to nothing on a CPU.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, vocab_size: int, *, validate_args: bool = True) -> None:
+        super().__init__()
+        if not isinstance(schedule, NoiseSchedule):
+            raise ConfigError(
+                f"schedule must be a NoiseSchedule, got {type(schedule).__name__}; "
+                "for example MaskingProcess(LinearSchedule(), vocab_size)."
+            )
+        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or vocab_size < 2:
+            raise ConfigError(f"vocab_size must be an integer of at least 2, got {vocab_size!r}.")
+        self.schedule = schedule
+        self.vocab_size = vocab_size
+        self.validate_args = validate_args
+
+    @property
+    def mask_id(self) -> int:
+        """The token that stands for a masked position; one past the clean tokens."""
+        return self.vocab_size
+
+    def mask(self, t: Times, uniform: Float[Tensor, "batch dim"]) -> Flags:
+        """Masked positions at time ``t`` for given uniforms in ``[0, 1)``; grows with ``t``."""
+        return uniform < self.schedule.mask_probability(t.double())[:, None]
+
+    def corrupt(
+        self,
+        x_0: Tokens,
+        t: Times,
+        s: Times | None = None,
+        *,
+        is_frozen: Flags | None = None,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> CorruptedBatch:
+        """Draw ``x_t`` given ``x_0``, and the positions that a jump from ``t`` to ``s`` reveals.
+
+        Args:
+            x_0: clean tokens, shape ``(batch, dim)``, ``int64`` in ``[0, vocab_size)``.
+            t: times in ``[0, 1]``, shape ``(batch,)``.
+            s: times the jump leads to, ``0 <= s <= t``; default 0, which reveals everything.
+            is_frozen: positions never masked and never scored.
+            is_padding: positions without data; never masked or scored, hidden from the networks.
+            condition: passed on to the networks.
+            generator: source of randomness.
+
+        Raises:
+            ShapeError, DtypeError, DomainError: on input that is not as described.
+        """
+        s = torch.zeros_like(t) if s is None else s
+        self.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
+        self._check_times(x_0, t, s)
+        uniform = self._uniform(x_0, is_frozen, is_padding, generator)
+        is_masked = self.mask(t, uniform)
+        target = is_masked & ~self.mask(s, uniform)
+        return self._batch(x_0, t, s, is_masked, target, is_frozen, is_padding, condition)
+
+    def corrupt_count(
+        self,
+        x_0: Tokens,
+        num_masked: Int[Tensor, " batch"],
+        *,
+        is_frozen: Flags | None = None,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> CorruptedBatch:
+        r"""Mask exactly ``num_masked`` free positions of each row, chosen uniformly.
+
+        The time is drawn from its law given the count when ``t`` has density proportional to
+        the weight ``w(t)``: :math:`1 - \alpha_t \sim Beta(n, N - n + 1)` for ``N`` free positions,
+        which is the law of the ``n``-th smallest of ``N`` uniforms. Rows with
+        ``num_masked = 0`` have ``t = 0``.
+
+        Args:
+            x_0: clean tokens, shape ``(batch, dim)``.
+            num_masked: counts between 0 and the number of free positions, shape ``(batch,)``.
+            is_frozen, is_padding, condition, generator: as in :meth:`corrupt`.
+
+        Raises:
+            ShapeError, DtypeError, DomainError: on input that is not as described.
+        """
+        self.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
+        uniform = self._uniform(x_0, is_frozen, is_padding, generator)
+        if num_masked.shape != x_0.shape[:1]:
+            raise ShapeError(
+                f"num_masked must have shape {tuple(x_0.shape[:1])}, got {tuple(num_masked.shape)}."
+            )
+        if self.validate_args:
+            num_free = (uniform < 1).sum(-1)
+            if bool(((num_masked < 0) | (num_masked > num_free)).any()):
+                raise DomainError(
+                    "num_masked must lie between 0 and the number of free positions of its row, got "
+                    f"counts up to {int(num_masked.max())} for {int(num_free.min())} free positions."
+                )
+        ordered = uniform.sort(dim=-1).values
+        nth = ordered.gather(-1, (num_masked - 1).clamp(min=0)[:, None])
+        threshold = torch.where(num_masked[:, None] > 0, nth, -torch.ones_like(nth))
+        is_masked = uniform <= threshold
+        t = self.schedule.time_of(threshold[:, 0].clamp(min=0)).to(torch.get_default_dtype())
+        s = torch.zeros_like(t)
+        return self._batch(x_0, t, s, is_masked, is_masked, is_frozen, is_padding, condition)
+
+    def stay_probability(self, t: Times, s: Times) -> PerSequence:
+        r"""Probability :math:`(1-\alpha_s)/(1-\alpha_t)` that a masked position outlasts the jump."""
+        return 1 - self.reveal_probability(t, s)
+
+    def reveal_probability(self, t: Times, s: Times) -> PerSequence:
+        r"""Probability :math:`(\alpha_s-\alpha_t)/(1-\alpha_t)` that the jump ``t`` to ``s`` reveals a position.
+
+        Computed in double precision, where short jumps do not cancel. Exactly 1 for ``s = 0``.
+        """
+        masked_t = self.schedule.mask_probability(t.double())
+        masked_s = self.schedule.mask_probability(s.double())
+        # At t = 0 nothing is masked, and the value is never used: 1 rather than 0/0.
+        safe = torch.where(masked_t > 0, masked_t, torch.ones_like(masked_t))
+        u = torch.where(masked_t > 0, (masked_t - masked_s) / safe, torch.ones_like(masked_t))
+        return u.to(t.dtype)
+
+    def check_tokens(
+        self, x_0: Tensor, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None
+    ) -> None:
+        """Raise unless ``x_0`` is a batch of clean tokens with flags of its shape."""
+        if x_0.dtype != torch.int64:
+            raise DtypeError(f"x_0 must hold int64 tokens, got {x_0.dtype}; convert with x_0.long().")
+        if x_0.ndim != 2 or 0 in x_0.shape:
+            raise ShapeError(
+                f"x_0 must have shape (batch, dim), both at least 1, got {tuple(x_0.shape)}; "
+                "flatten images to one row of tokens each."
+            )
+        for name, flags in (("is_frozen", is_frozen), ("is_padding", is_padding)):
+            if flags is None:
+                continue
+            if flags.dtype != torch.bool:
+                raise DtypeError(f"{name} must be boolean, got {flags.dtype}.")
+            if flags.shape != x_0.shape:
+                raise ShapeError(
+                    f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}."
+                )
+        if not self.validate_args:
+            return
+        low, high = (int(v) for v in torch.aminmax(x_0))
+        if high == self.mask_id:
+            raise DomainError(
+                f"x_0 contains the mask token {self.mask_id}; clean data must lie in "
+                f"[0, {self.vocab_size}). Mark known and unknown positions with is_frozen instead."
+            )
+        if low < 0 or high > self.mask_id:
+            raise DomainError(
+                f"x_0 must hold tokens in [0, {self.vocab_size}), got values from {low} to {high}; "
+                "check vocab_size and the tokenizer."
+            )
+
+    def _check_times(self, x_0: Tensor, t: Tensor, s: Tensor) -> None:
+        for name, time in (("t", t), ("s", s)):
+            if not time.is_floating_point():
+                raise DtypeError(f"{name} must be floating point, got {time.dtype}.")
+            if time.shape != x_0.shape[:1]:
+                raise ShapeError(
+                    f"{name} must have shape {tuple(x_0.shape[:1])}, one time a row, got {tuple(time.shape)}."
+                )
+        if self.validate_args and not bool(((s >= 0) & (s <= t) & (t <= 1)).all()):
+            raise DomainError(
+                "times must satisfy 0 <= s <= t <= 1, got "
+                f"s in [{float(s.min())}, {float(s.max())}], t in [{float(t.min())}, {float(t.max())}]."
+            )
+
+    @staticmethod
+    def _uniform(
+        x_0: Tensor, is_frozen: Tensor | None, is_padding: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Uniforms in double precision (float32 is 1 % off at rates of 1e-6); 2 where never masked."""
+        uniform = torch.rand(x_0.shape, dtype=torch.float64, device=x_0.device, generator=generator)
+        for fixed in (is_frozen, is_padding):
+            if fixed is not None:
+                uniform = uniform.masked_fill(fixed, 2.0)
+        return uniform
+
+    def _batch(
+        self,
+        x_0: Tensor,
+        t: Tensor,
+        s: Tensor,
+        is_masked: Tensor,
+        target: Tensor,
+        is_frozen: Tensor | None,
+        is_padding: Tensor | None,
+        condition: Tensor | None,
+    ) -> CorruptedBatch:
+        return CorruptedBatch(
+            x_0=x_0,
+            x_t=x_0.masked_fill(is_masked, self.mask_id),
+            t=t,
+            s=s,
+            is_masked=is_masked,
+            target=target,
+            is_frozen=is_frozen,
+            is_padding=is_padding,
+            condition=condition,
+        )

@@ -1,0 +1,56 @@
+"""Time grids: the decreasing times through which a sampler jumps."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vadd.errors import ConfigError, DomainError
+
+__all__ = ["TimeGrid", "cosine_grid", "resolve_grid", "uniform_grid"]
+
+#: A function from the number of steps to times, or the times themselves: ``num_steps + 1`` values from 1 to 0.
+TimeGrid = Callable[[int], Tensor] | Tensor
+
+
+def uniform_grid(num_steps: int) -> Float[Tensor, " times"]:
+    """Equal steps from 1 to 0, ``num_steps + 1`` times in float64."""
+    return torch.arange(num_steps, -1, -1, dtype=torch.float64) / num_steps
+
+
+def cosine_grid(num_steps: int) -> Float[Tensor, " times"]:
+    r""":math:`\sin(\frac{\pi}{2} \tau)` on a uniform grid of :math:`\tau`: small steps where most is masked.
+
+    With the linear schedule it masks as the cosine schedule does on the uniform grid.
+    """
+    grid = torch.sin(math.pi / 2 * uniform_grid(num_steps))
+    grid[0], grid[-1] = 1.0, 0.0
+    return grid
+
+
+def resolve_grid(num_steps: int, time_grid: TimeGrid | None) -> Float[Tensor, " times"]:
+    """The times of a sampler with ``num_steps`` steps, checked; uniform where none are given.
+
+    Raises:
+        DomainError: if ``num_steps < 1``, or the grid does not decrease strictly from 1 to 0.
+        ConfigError: if the grid's length is not ``num_steps + 1``.
+    """
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+        raise DomainError(f"num_steps must be an integer of at least 1, got {num_steps!r}.")
+    if time_grid is None:
+        return uniform_grid(num_steps)
+    grid = time_grid(num_steps) if callable(time_grid) else time_grid
+    if not isinstance(grid, Tensor) or grid.shape != (num_steps + 1,):
+        shape = tuple(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
+        raise ConfigError(
+            f"time_grid must give a tensor of num_steps + 1 = {num_steps + 1} times, got {shape}."
+        )
+    grid = grid.double()
+    if not (grid[0] == 1 and grid[-1] == 0 and bool((grid.diff() < 0).all())):
+        raise DomainError(
+            f"time_grid must decrease strictly from exactly 1 to exactly 0, got {grid.tolist()[:8]}"
+            f"{' ...' if num_steps > 7 else ''}."
+        )
+    return grid

@@ -1,0 +1,185 @@
+"""Checkpoints: tensors in safetensors, everything else in JSON. Loading executes nothing that was stored."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vadd.errors import CheckpointError
+from vadd.guide import RecognitionGuide
+from vadd.model import VADDModel
+from vadd.process import MaskingProcess
+from vadd.registry import build, describe
+
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+FORMAT_VERSION = 1
+_TENSORS = "weights.safetensors"
+_HEADER = "checkpoint.json"
+
+
+class Checkpoint(NamedTuple):
+    """A model, its guide, and what was noted beside them."""
+
+    model: VADDModel
+    guide: RecognitionGuide
+    notes: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: str | Path, model: VADDModel, guide: RecognitionGuide, *, notes: dict[str, Any] | None = None
+) -> Path:
+    """Write model and guide to ``folder``, replacing an earlier checkpoint there.
+
+    Args:
+        folder: created if missing.
+        model, guide: the pair; their parts must be registered (:func:`vadd.registry.register`), or
+            be passed to :func:`load_checkpoint` again.
+        notes: JSON-ready values kept beside them (data set, step, figures).
+
+    Raises:
+        CheckpointError: if the folder cannot be written or the notes are not JSON.
+    """
+    folder = Path(folder)
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous().clone()
+        for name, part in (("model", model), ("guide", guide))
+        for key, value in part.state_dict().items()
+        if value.numel() > 0
+    }
+    parts = {
+        "denoiser": model.denoiser,
+        "prior": model.prior,
+        "schedule": model.process.schedule,
+        "recognition": guide.recognition,
+    }
+    header: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "parts": {name: _describe(part) for name, part in parts.items()},
+        "vocab_size": model.process.vocab_size,
+        "latent_dropout": model.latent_dropout,
+        "notes": notes or {},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{_TENSORS}.partial"
+        save_file(tensors, partial)
+        header["sha256"] = _sha256(partial)
+        text = json.dumps(header, indent=2)
+        _replace(partial, folder / _TENSORS)
+        partial = folder / f"{_HEADER}.partial"
+        partial.write_text(text)
+        _replace(partial, folder / _HEADER)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write the checkpoint to {folder}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"notes must be JSON-ready: {error}") from error
+    return folder
+
+
+def load_checkpoint(folder: str | Path, **parts: nn.Module) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        folder: where :func:`save_checkpoint` wrote it.
+        **parts: ``denoiser=``, ``prior=``, ``schedule=`` or ``recognition=``, for parts of classes that are
+            not registered; they are given the stored weights.
+
+    Raises:
+        CheckpointError: if files are missing, damaged or of another format, or the weights do not
+            fit the parts.
+    """
+    folder = Path(folder)
+    header = _read_header(folder)
+    unknown = set(parts) - set(header["parts"])
+    if unknown:
+        raise CheckpointError(
+            f"unknown parts {', '.join(sorted(unknown))}; a checkpoint has {', '.join(header['parts'])}."
+        )
+    tensors = _read_tensors(folder, header["sha256"])
+    built: dict[str, Any] = {}
+    for name, description in header["parts"].items():
+        if name in parts:
+            built[name] = parts[name]
+        elif description is None:
+            raise CheckpointError(f"the {name} is of a class that is not registered: pass {name}=... to load.")
+        else:
+            built[name] = build(description)
+    process = MaskingProcess(built["schedule"], header["vocab_size"])
+    model = VADDModel(
+        built["denoiser"], built["prior"], process, latent_dropout=header["latent_dropout"]
+    )
+    guide = RecognitionGuide(built["recognition"])
+    _load_weights(model, "model", tensors)
+    _load_weights(guide, "guide", tensors)
+    return Checkpoint(model, guide, header["notes"])
+
+
+def _describe(part: nn.Module) -> dict[str, Any] | None:
+    return describe(part) if "_arguments" in part.__dict__ else None
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    path = folder / _HEADER
+    try:
+        header = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint in {folder}: {_HEADER} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    fields = {"format_version", "parts", "vocab_size", "latent_dropout", "notes", "sha256"}
+    if not isinstance(header, dict) or not fields <= set(header):
+        raise CheckpointError(f"{path} is not the header of a checkpoint.")
+    if header["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {header['format_version']}, this version of vadd reads {FORMAT_VERSION}; "
+            "load it with the version of vadd that wrote it."
+        )
+    return header
+
+
+def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
+    path = folder / _TENSORS
+    try:
+        if _sha256(path) != expected:
+            raise CheckpointError(
+                f"{path} is damaged or belongs to another checkpoint: its sha256 differs from the one in {_HEADER}."
+            )
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint in {folder}: {_TENSORS} is missing.") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) -> None:
+    own = part.state_dict()
+    stored = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    expected = {key for key, value in own.items() if value.numel() > 0}
+    wrong = sorted(
+        (expected ^ set(stored)) | {k for k in expected & set(stored) if own[k].shape != stored[k].shape}
+    )
+    if wrong:
+        raise CheckpointError(
+            f"the weights do not fit the {name}: missing, unexpected or of another shape: {', '.join(wrong[:8])}"
+            f"{' ...' if len(wrong) > 8 else ''}. Were the parts built with other options?"
+        )
+    part.load_state_dict(stored, strict=False)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Make a written file durable, then visible under its name in one step."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)

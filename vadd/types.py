@@ -1,0 +1,97 @@
+"""Shape vocabulary of the library.
+
+Axes: ``batch``, ``dim`` (token positions, flattened), ``vocab``, ``latent``. Tokens are ``int64`` in
+``[0, vocab)``; ``mask_id`` equals ``vocab``. Times run from 0 (data) to 1 (all masked).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+__all__ = [
+    "CorruptedBatch",
+    "Distribution",
+    "Flags",
+    "Latents",
+    "Logits",
+    "PerSequence",
+    "RowFlags",
+    "Times",
+    "Tokens",
+]
+
+#: Every Pyro distribution; ``Normal(...).to_event(1)`` is one, though not a ``TorchDistribution``.
+Distribution = TorchDistributionMixin
+
+Tokens = Int[Tensor, "batch dim"]
+Times = Float[Tensor, " batch"]
+Latents = Float[Tensor, "batch *latent"]
+Logits = Float[Tensor, "batch dim vocab"]
+Flags = Bool[Tensor, "batch dim"]
+RowFlags = Bool[Tensor, " batch"]
+PerSequence = Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class CorruptedBatch:
+    """Data for one evaluation of model and guide: a jump from ``x_t`` towards ``x_0``.
+
+    Attributes:
+        x_0: clean tokens.
+        x_t: the same with masked positions replaced by ``mask_id``.
+        t: time of ``x_t``.
+        s: time that the jump leads to, ``s <= t``; zero when the jump reveals everything.
+        is_masked: positions masked in ``x_t`` (the set M).
+        target: positions that the jump reveals (the set S, a subset of M). They are what the
+            likelihood scores and what the latent explains.
+        is_frozen: positions that are given (prompts, known pixels): never masked, never scored.
+        is_padding: positions that hold no data: never masked or scored, hidden from the networks.
+        is_null: rows whose latent is replaced by the null latent.
+        condition: class labels and the like, passed on to the networks.
+        x_1: the sequence with all free positions masked, where one latent serves the whole
+            trajectory. Prior and recognition network then read it in place of ``x_t``.
+    """
+
+    x_0: Tokens
+    x_t: Tokens
+    t: Times
+    s: Times
+    is_masked: Flags
+    target: Flags
+    is_frozen: Flags | None = None
+    is_padding: Flags | None = None
+    is_null: RowFlags | None = None
+    condition: Tensor | None = None
+    x_1: Tokens | None = None
+
+    @property
+    def x_s(self) -> Tokens:
+        """``x_t`` with the target positions revealed: what the jump arrives at.
+
+        It is the value that the model's likelihood scores and the tokens that the recognition
+        network may read: positions masked but not in the target still carry ``mask_id``.
+        """
+        return torch.where(self.target, self.x_0, self.x_t)
+
+    @property
+    def latent_inputs(self) -> tuple[Tokens, Times]:
+        """Tokens and times that the prior reads."""
+        if self.x_1 is None:
+            return self.x_t, self.t
+        return self.x_1, torch.ones_like(self.t)
+
+    @property
+    def recognition_inputs(self) -> tuple[Tokens, Flags, Times]:
+        """Tokens, target and times that the recognition network reads."""
+        if self.x_1 is None:
+            return self.x_s, self.target, self.t
+        return self.x_0, self.x_1 != self.x_0, torch.ones_like(self.t)
+
+    @property
+    def network_options(self) -> dict[str, Tensor]:
+        """The optional keywords of the networks, those that are set."""
+        options = {"is_padding": self.is_padding, "condition": self.condition}
+        return {name: value for name, value in options.items() if value is not None}
