@@ -4,11 +4,21 @@ from vadd import _typecheck  # first: it may install the type checker for all th
 
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.objectives import DELBO
+from vadd.objectives import DELBO, ContinuousTimeELBO, FiniteStepELBO, SharedLatentELBO
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch
 
 __version__ = "0.1.0"
 
-__all__ = ["DELBO", "CorruptedBatch", "MaskingProcess", "RecognitionGuide", "VADDModel", "__version__"]
+__all__ = [
+    "DELBO",
+    "ContinuousTimeELBO",
+    "CorruptedBatch",
+    "FiniteStepELBO",
+    "MaskingProcess",
+    "RecognitionGuide",
+    "SharedLatentELBO",
+    "VADDModel",
+    "__version__",
+]
 del _typecheck

@@ -1,5 +1,6 @@
 """Building blocks shared by the networks: adaptive norms, their conditioning, the transformer trunk."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -24,6 +25,13 @@ def check_sizes(**sizes: int | None) -> None:
             raise ConfigError(f"{name} must be a positive integer, got {size!r}.")
 
 
+def as_dropout(probability: float) -> nn.Dropout:
+    """A dropout layer, after checking its probability."""
+    if not 0 <= probability < 1:
+        raise ConfigError(f"dropout must lie in [0, 1), got {probability}.")
+    return nn.Dropout(probability)
+
+
 def as_latent_shape(latent_shape: int | Sequence[int]) -> torch.Size:
     """The shape of one sequence's latent; an integer ``d`` means ``(d,)``."""
     shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
@@ -42,6 +50,13 @@ def check_length(tokens: Tensor, num_tokens: int | None, why: str) -> None:
             f"sequences must have num_tokens={num_tokens} tokens ({why}), got {tokens.shape[1]}; "
             "pad them with is_padding or build the network with another num_tokens."
         )
+
+
+def check_latent(z: Tensor, latent_shape: torch.Size) -> None:
+    """Raise :class:`ShapeError` unless ``z`` has the latent's shape after the batch axis."""
+    if z.shape[1:] != latent_shape:
+        expected = ", ".join(str(size) for size in latent_shape)
+        raise ShapeError(f"z must have shape (batch, {expected}), got {tuple(z.shape)}.")
 
 
 def initialize(module: nn.Module, std: float = 0.02) -> None:
@@ -77,11 +92,11 @@ class AdaptiveNorm(nn.LayerNorm):
 
     def forward(
         self,
-        x: Float[Tensor, "batch dim hidden"],
+        input: Float[Tensor, "batch dim hidden"],
         modulation: Modulation = None,
         target: Float[Tensor, "batch dim 1"] | None = None,
     ) -> Float[Tensor, "batch dim hidden"]:
-        y = super().forward(x)
+        y = super().forward(input)
         if modulation is not None:
             scale, shift = modulation
             y = torch.addcmul(shift, y, scale)
@@ -90,23 +105,32 @@ class AdaptiveNorm(nn.LayerNorm):
         return y
 
 
-class TimeFeatures(nn.Module):
-    """Sines and cosines of the time at geometrically spaced frequencies, shape ``(batch, size)``.
+def time_features(t: Times, size: int, max_frequency: float = 1000.0) -> Float[Tensor, "batch size"]:
+    """Sines and cosines of the time at ``size / 2`` geometrically spaced frequencies from one up."""
+    # Computed here in the dtype of t: a buffer would lose its digits in a half-precision network.
+    top = math.log(max_frequency)
+    frequencies = torch.linspace(0, top, size // 2, dtype=t.dtype, device=t.device).exp()
+    phase = t[:, None] * frequencies
+    return torch.cat([phase.cos(), phase.sin()], -1)
 
-    Args:
-        size: even number of features.
-        max_frequency: the largest angular frequency; the smallest is about one.
-    """
 
-    def __init__(self, size: int, max_frequency: float = 1000.0) -> None:
+class Source(nn.Module):
+    """Embeds one source of conditioning and maps it to all modulations; zero at first."""
+
+    def __init__(self, num_features: int, width: int, num_modulations: int) -> None:
         super().__init__()
-        exponents = torch.linspace(0, 1, size // 2, dtype=torch.float64)
-        # Kept in float32 even in a half-precision network, where the phases would be lost.
-        self._frequencies = tuple((max_frequency**exponents).tolist())
+        self.first = nn.Linear(num_features, width)
+        self.second = nn.Linear(width, width)
+        self.modulation = nn.Linear(width, num_modulations)
+        # The source has to arrive at full strength, as the last layer starts at zero.
+        initialize_fan_in(self)
+        nn.init.zeros_(self.modulation.weight)
 
-    def forward(self, t: Times) -> Float[Tensor, "batch size"]:
-        phase = t[:, None] * t.new_tensor(self._frequencies)
-        return torch.cat([phase.cos(), phase.sin()], -1)
+    def forward(self, x: Float[Tensor, "batch *positions features"]) -> Float[Tensor, "batch _ modulations"]:
+        # Latents and times stay in float32 where the network is in half precision.
+        y = F.silu(self.first(x.to(self.first.weight.dtype)))
+        modulation = self.modulation(F.silu(self.second(y)))
+        return modulation[:, None] if x.ndim == 2 else modulation
 
 
 class Conditioning(nn.Module):
@@ -140,23 +164,14 @@ class Conditioning(nn.Module):
         check_sizes(num_classes=num_classes, modulation_size=modulation_size)
         if modulation_size % 2:
             raise ConfigError(f"modulation_size must be even, got {modulation_size}.")
-        self.num_norms, self.num_classes, self.latent_size = num_norms, num_classes, latent_size
+        self.num_norms, self.num_classes, self.width = num_norms, num_classes, modulation_size
         width, size = modulation_size, 2 * num_norms * hidden_size
-
-        def embedding(features: int) -> list[nn.Module]:
-            return [nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
-
-        self.latent = nn.Sequential(*embedding(latent_size), nn.Linear(width, size)) if latent_size else None
-        self.time_features = TimeFeatures(width) if reads_time else None
-        self.time = nn.Sequential(*embedding(width), nn.Linear(width, size)) if reads_time else None
-        self.label = (
-            nn.Sequential(nn.Embedding(num_classes + 1, width), nn.Linear(width, size)) if num_classes else None
-        )
-        for source in (self.latent, self.time, self.label):
-            if source is not None:
-                # The latent has to arrive at full strength, as the last layer starts at zero.
-                initialize_fan_in(source)
-                nn.init.zeros_(source[-1].weight)
+        self.latent = Source(latent_size, width, size) if latent_size else None
+        self.time = Source(width, width, size) if reads_time else None
+        self.label, self.label_embedding = None, None
+        if num_classes is not None:
+            self.label_embedding = nn.Embedding(num_classes + 1, width)
+            self.label = Source(width, width, size)
 
     def forward(self, t: Times, z: Latents | None, condition: Tensor | None) -> list[Modulation]:
         """One scale and shift a norm, shapes ``(batch, 1, hidden)`` or ``(batch, dim, hidden)``.
@@ -167,19 +182,17 @@ class Conditioning(nn.Module):
                 ``(batch, dim, latent_size)``; not read without a latent.
             condition: class labels, shape ``(batch,)``, ``int64``, or None.
         """
-        total = None
-        if self.latent is not None and z is not None:
-            total = self.latent(z.to(self.latent[0].weight.dtype))
-            total = total[:, None] if total.ndim == 2 else total
-        if self.time is not None and self.time_features is not None:
-            of_time = self.time(self.time_features(t).to(self.time[0].weight.dtype))[:, None]
-            total = of_time if total is None else total + of_time
         labels = self._labels(t, condition)
-        if self.label is not None and labels is not None:
-            of_label = self.label(labels)[:, None]
-            total = of_label if total is None else total + of_label
-        if total is None:
+        parts = []
+        if self.latent is not None and z is not None:
+            parts.append(self.latent(z))
+        if self.time is not None:
+            parts.append(self.time(time_features(t, self.width)))
+        if self.label is not None and self.label_embedding is not None:
+            parts.append(self.label(self.label_embedding(labels)))
+        if not parts:
             return [None] * self.num_norms
+        total = functools.reduce(torch.add, parts)
         scale, shift = total.unflatten(-1, (2, self.num_norms, -1)).unbind(-3)
         return list(zip((1 + scale).unbind(-2), shift.unbind(-2), strict=True))
 
@@ -216,6 +229,7 @@ class Rotary(nn.Module):
 
     def __init__(self, head_size: int, num_tokens: int, base: float = 10000.0) -> None:
         super().__init__()
+        self.tables: Tensor
         self.head_size, self.base = head_size, base
         self.register_buffer("tables", self._compute(num_tokens), persistent=False)
 
@@ -247,8 +261,9 @@ def rotate(
 class Block(nn.Module):
     """Pre-norm transformer block: self-attention and a feed-forward layer with ratio 4."""
 
-    def __init__(self, hidden_size: int, num_heads: int, *, reads_target: bool) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, *, reads_target: bool, dropout: float) -> None:
         super().__init__()
+        self.dropout = as_dropout(dropout)
         self.num_heads = num_heads
         self.attention_norm = AdaptiveNorm(hidden_size, reads_target=reads_target)
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
@@ -275,9 +290,9 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=attends
         )
-        x = x + self.attention_out(y.transpose(1, 2).flatten(2))
+        x = x + self.dropout(self.attention_out(y.transpose(1, 2).flatten(2)))
         y = self.feed_in(self.feed_norm(x, modulations[1], target))
-        return x + self.feed_out(F.gelu(y))
+        return x + self.dropout(self.feed_out(F.gelu(y)))
 
 
 class Trunk(nn.Module):
@@ -292,6 +307,7 @@ class Trunk(nn.Module):
         hidden_size, depth, num_heads: width, number of blocks, attention heads.
         positions: ``"rotary"`` or ``"learned"``.
         reads_time, num_classes, modulation_size: see :class:`Conditioning`.
+        dropout: probability of dropping a unit of a residual branch, in training mode.
     """
 
     def __init__(
@@ -308,6 +324,7 @@ class Trunk(nn.Module):
         reads_time: bool,
         num_classes: int | None,
         modulation_size: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -334,17 +351,18 @@ class Trunk(nn.Module):
         self.embedding = nn.Embedding(vocab_size + 1, hidden_size)
         self.rotary = Rotary(head_size, num_tokens or 1024) if positions == "rotary" else None
         self.positions = None
-        self.blocks = nn.ModuleList(
-            Block(hidden_size, num_heads, reads_target=reads_target) for _ in range(depth)
-        )
-        self.norm = AdaptiveNorm(hidden_size, reads_target=reads_target)
-        initialize(self)
-        for block in self.blocks:
-            for layer in (block.attention_out, block.feed_out):
-                with torch.no_grad():
-                    layer.weight.mul_((2 * depth) ** -0.5)
         if positions == "learned" and num_tokens is not None:
             self.positions = nn.Parameter(torch.empty(num_tokens, hidden_size).normal_(std=0.02))
+        blocks = [
+            Block(hidden_size, num_heads, reads_target=reads_target, dropout=dropout) for _ in range(depth)
+        ]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = AdaptiveNorm(hidden_size, reads_target=reads_target)
+        initialize(self)
+        with torch.no_grad():
+            for block in blocks:
+                block.attention_out.weight.mul_((2 * depth) ** -0.5)
+                block.feed_out.weight.mul_((2 * depth) ** -0.5)
         self.conditioning = Conditioning(
             2 * depth + 1,
             hidden_size,
@@ -365,10 +383,8 @@ class Trunk(nn.Module):
         condition: Tensor | None = None,
     ) -> Float[Tensor, "batch dim hidden"]:
         check_length(tokens, self.fixed_length, "learned positions")
-        if z is not None and z.shape[1:] != self.latent_shape:
-            raise ShapeError(
-                f"z must have shape (batch, {', '.join(map(str, self.latent_shape))}), got {tuple(z.shape)}."
-            )
+        if z is not None:
+            check_latent(z, self.latent_shape)
         if self.per_position:
             check_length(tokens, self.latent_shape[0], "one latent vector a position")
         elif z is not None:
@@ -382,12 +398,17 @@ class Trunk(nn.Module):
         if is_padding is not None:
             # A row of padding alone attends to itself: its output means nothing, but is finite.
             attends = (~is_padding | is_padding.all(-1, keepdim=True))[:, None, None]
-        rotary = None
+        rotary = None if self.rotary is None else self.rotary(tokens.shape[1], compute_dtype(x))
         for i, block in enumerate(self.blocks):
-            if self.rotary is not None and rotary is None:
-                rotary = self.rotary(tokens.shape[1], x.dtype)
             x = block(x, (modulations[2 * i], modulations[2 * i + 1]), flags, rotary, attends)
         return self.norm(x, modulations[-1], flags)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the output of a linear layer for input ``x``, which autocast may change."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
 
 
 def is_per_position(latent_shape: torch.Size, num_tokens: int | None) -> bool:

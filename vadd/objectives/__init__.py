@@ -3,14 +3,18 @@
 from vadd.objectives.annealing import ConstantKL, CosineKL, CyclicalKL, LinearKL
 from vadd.objectives.delbo import DELBO
 from vadd.objectives.elbo import BoundTerms, DiffusionELBO, SiteWeights
+from vadd.objectives.finite_step import ContinuousTimeELBO, FiniteStepELBO, SharedLatentELBO
 
 __all__ = [
     "DELBO",
     "BoundTerms",
     "ConstantKL",
+    "ContinuousTimeELBO",
     "CosineKL",
     "CyclicalKL",
     "DiffusionELBO",
+    "FiniteStepELBO",
     "LinearKL",
+    "SharedLatentELBO",
     "SiteWeights",
 ]

@@ -5,8 +5,9 @@ from typing import Any, Literal
 import torch
 
 from vadd.errors import ConfigError
+from vadd.objectives.corruption import corrupt_by_count
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
-from vadd.objectives.times import count_free, stratified_counts, stratified_uniform
+from vadd.objectives.times import count_free, stratified_uniform
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Tokens
 
@@ -47,10 +48,7 @@ class DELBO(DiffusionELBO):
 
     def corrupt(self, x_0: Tokens, **options: Any) -> CorruptedBatch:
         if self.times == "count":
-            self.process.check_tokens(x_0, is_frozen=options.get("is_frozen"), is_padding=options.get("is_padding"))
-            num_free = count_free(x_0, options.get("is_frozen"), options.get("is_padding"))
-            counts = stratified_counts(num_free, generator=self.generator)
-            return self.process.corrupt_count(x_0, counts, generator=self.generator, **options)
+            return corrupt_by_count(self.process, x_0, self.generator, options)
         uniform = stratified_uniform(x_0.shape[0], device=x_0.device, generator=self.generator)
         t = (1 - uniform).to(torch.get_default_dtype())
         return self.process.corrupt(x_0, t, generator=self.generator, **options)

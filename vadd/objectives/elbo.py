@@ -151,9 +151,9 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         batch = self.corrupt(x_0, **options)
         likelihood, latent = self.weigh(batch)
         # A jump that reveals nothing costs nothing; with a diverging weight its KL would not vanish.
-        is_active = batch.target.any(-1)
-        likelihood = torch.where(is_active, likelihood, torch.zeros_like(likelihood))
-        latent = torch.where(is_active | (batch.x_1 is not None), latent, torch.zeros_like(latent))
+        explained = batch.recognition_inputs[1]
+        likelihood = likelihood.masked_fill(~batch.target.any(-1), 0.0)
+        latent = latent.masked_fill(~explained.any(-1), 0.0)
         if isinstance(model, VADDModel) and model.training and model.latent_dropout > 0:
             uniform = torch.rand(x_0.shape[0], device=x_0.device, generator=self.generator)
             batch = replace(batch, is_null=uniform < model.latent_dropout)

@@ -1,6 +1,6 @@
 """Ancestral sampling."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from vadd.types import Latents, Tokens
 __all__ = ["SampledModel", "ancestral_step", "sample"]
 
 
+@runtime_checkable
 class SampledModel(Protocol):
     """What samplers need of a model."""
 

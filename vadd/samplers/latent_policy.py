@@ -1,6 +1,6 @@
 """How a sampler chooses the latent of each step."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from vadd.types import Distribution, Latents, Times, Tokens
 __all__ = ["LatentPolicy", "draw", "fresh_latents", "null_latents", "resolve_policy", "shared_latents"]
 
 
+@runtime_checkable
 class LatentPolicy(Protocol):
     """Chooses the latents of a step.
 

@@ -20,7 +20,6 @@ from vadd.registry import build, describe
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 FORMAT_VERSION = 1
-_TENSORS = "weights.safetensors"
 _HEADER = "checkpoint.json"
 
 
@@ -68,14 +67,20 @@ def save_checkpoint(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{_TENSORS}.partial"
+        partial = folder / "weights.partial"
         save_file(tensors, partial)
-        header["sha256"] = _sha256(partial)
-        text = json.dumps(header, indent=2)
-        _replace(partial, folder / _TENSORS)
+        digest = _sha256(partial)
+        text = json.dumps({**header, "sha256": digest}, indent=2)
+        weights = folder / _weights_name(digest)
+        _replace(partial, weights)
+        # The header names its weights by their content, so replacing it is the one step that
+        # turns the old checkpoint into the new one.
         partial = folder / f"{_HEADER}.partial"
         partial.write_text(text)
         _replace(partial, folder / _HEADER)
+        for old in folder.glob("weights-*.safetensors"):
+            if old != weights:
+                old.unlink()
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint to {folder}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -145,7 +150,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
 
 
 def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
-    path = folder / _TENSORS
+    path = folder / _weights_name(expected)
     try:
         if _sha256(path) != expected:
             raise CheckpointError(
@@ -153,7 +158,7 @@ def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
             )
         return load_file(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint in {folder}: {_TENSORS} is missing.") from error
+        raise CheckpointError(f"no checkpoint in {folder}: {path.name} is missing.") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
@@ -171,6 +176,10 @@ def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) 
             f"{' ...' if len(wrong) > 8 else ''}. Were the parts built with other options?"
         )
     part.load_state_dict(stored, strict=False)
+
+
+def _weights_name(digest: str) -> str:
+    return f"weights-{digest[:16]}.safetensors"
 
 
 def _sha256(path: Path) -> str:
