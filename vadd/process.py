@@ -106,6 +106,8 @@ class MaskingProcess(nn.Module):
         """
         self.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
         uniform = self._uniform(x_0, is_frozen, is_padding, generator)
+        if num_masked.is_floating_point() or num_masked.is_complex() or num_masked.dtype == torch.bool:
+            raise DtypeError(f"num_masked must hold integers, got {num_masked.dtype}.")
         if num_masked.shape != x_0.shape[:1]:
             raise ShapeError(
                 f"num_masked must have shape {tuple(x_0.shape[:1])}, got {tuple(num_masked.shape)}."
@@ -127,7 +129,10 @@ class MaskingProcess(nn.Module):
 
     def stay_probability(self, t: Times, s: Times) -> PerSequence:
         r"""Probability :math:`(1-\alpha_s)/(1-\alpha_t)` that a masked position outlasts the jump."""
-        return 1 - self.reveal_probability(t, s)
+        masked_t = self.schedule.mask_probability(t.double())
+        masked_s = self.schedule.mask_probability(s.double())
+        safe = torch.where(masked_t > 0, masked_t, torch.ones_like(masked_t))
+        return (masked_s / safe).to(t.dtype)  # 1 - u would lose its digits where few positions stay
 
     def reveal_probability(self, t: Times, s: Times) -> PerSequence:
         r"""Probability :math:`(\alpha_s-\alpha_t)/(1-\alpha_t)` that the jump ``t`` to ``s`` reveals a position.

@@ -11,6 +11,7 @@ from vadd.errors import CheckpointError, ConfigError
 
 __all__ = ["build", "describe", "register"]
 
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PARTS: dict[str, type[nn.Module]] = {}
 _Part = TypeVar("_Part", bound=type[nn.Module])
 
@@ -26,7 +27,7 @@ def register(cls: _Part) -> _Part:
     """
     name = cls.__name__
     known = _PARTS.get(name)
-    if known is not None and known.__qualname__ != cls.__qualname__:
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ConfigError(f"a part named {name} is already registered ({known.__module__}); rename yours.")
     construct, signature = cls.__init__, inspect.signature(cls.__init__)
 
@@ -36,8 +37,9 @@ def register(cls: _Part) -> _Part:
         if type(self) is cls:
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
-            arguments = dict(bound.arguments)
-            arguments.pop("self", None)
+            # A class without a constructor of its own has nn.Module's, with *args and **kwargs.
+            named = [name for name, kind in signature.parameters.items() if kind.kind not in _VARIADIC]
+            arguments = {name: bound.arguments[name] for name in named if name != "self"}
             # Parts among the arguments are submodules already: keep them out of nn.Module's bookkeeping.
             self.__dict__["_arguments"] = arguments
 
@@ -73,7 +75,7 @@ def build(description: dict[str, Any]) -> nn.Module:
         values = {key: _from_json(value) for key, value in arguments.items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"not the description of a part: {description!r}") from error
-    if name not in _PARTS:
+    if not isinstance(name, str) or name not in _PARTS:
         raise CheckpointError(
             f"unknown part {name!r}: import the module that registers it before loading, or pass the part "
             f"itself. Registered: {', '.join(sorted(_PARTS))}."

@@ -98,7 +98,7 @@ class PolynomialSchedule(NoiseSchedule):
         return -torch.expm1(self.power * torch.log(t))
 
     def mask_probability(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return t**self.power
+        return (t.double() ** self.power).to(t.dtype)  # a float32 exponent is off by 1e-6 for small t
 
     def alpha_dot(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return -self.power * t ** (self.power - 1)
@@ -107,7 +107,7 @@ class PolynomialSchedule(NoiseSchedule):
         return torch.exp(torch.log1p(-alpha) / self.power)
 
     def time_of(self, mask_probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return mask_probability ** (1 / self.power)
+        return (mask_probability.double() ** (1 / self.power)).to(mask_probability.dtype)
 
     def weight(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return self.power / t  # the quotient of the definition underflows to 0/0 for small t
@@ -180,7 +180,7 @@ class GeometricSchedule(NoiseSchedule):
         return torch.where(t == 0, torch.ones_like(t), value)
 
     def mask_probability(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        value = torch.expm1(-self._excess(t)) / self._scale
+        value = (torch.expm1(-self._excess(t.double())) / self._scale).to(t.dtype)
         return torch.where(t == 1, torch.ones_like(t), value.clamp(max=1))
 
     def alpha_dot(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -188,15 +188,11 @@ class GeometricSchedule(NoiseSchedule):
         return torch.exp(-excess) * (self.sigma_min + excess) * self._log_ratio / self._scale
 
     def inverse(self, alpha: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        # sigma_t = sigma_max - log(1 + alpha (exp(sigma_max - sigma_min) - 1))
-        gap = self.sigma_max - self.sigma_min
-        drop = torch.log1p(alpha * math.expm1(gap))
-        time = 1 + torch.log1p(-drop / self.sigma_max) / self._log_ratio
-        return torch.where(alpha == 1, torch.zeros_like(alpha), time.clamp(min=0))
+        return self.time_of(1 - alpha.double()).to(alpha.dtype)
 
     def time_of(self, mask_probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        excess = -torch.log1p(mask_probability * self._scale)
-        time = torch.log1p(excess / self.sigma_min) / self._log_ratio
+        excess = -torch.log1p(mask_probability.double() * self._scale)
+        time = (torch.log1p(excess / self.sigma_min) / self._log_ratio).to(mask_probability.dtype)
         return torch.where(mask_probability == 1, torch.ones_like(time), time.clamp(max=1))
 
     def extra_repr(self) -> str:

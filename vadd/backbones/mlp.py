@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vadd.backbones.base import Denoiser, Recognition, diagonal_normal
+from vadd.backbones.base import FeatureDenoiser, Recognition, diagonal_normal
 from vadd.backbones.layers import (
     AdaptiveNorm,
     Conditioning,
@@ -20,7 +20,7 @@ from vadd.backbones.layers import (
 )
 from vadd.errors import ConfigError
 from vadd.registry import register
-from vadd.types import Distribution, Flags, Latents, Logits, Times, Tokens
+from vadd.types import Distribution, Flags, Latents, Times, Tokens
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 
@@ -100,7 +100,7 @@ class _MLPTrunk(nn.Module):
 
 
 @register
-class MLPDenoiser(Denoiser):
+class MLPDenoiser(FeatureDenoiser):
     """Residual perceptron over all tokens at once; the latent scales and shifts every layer norm.
 
     The modulation starts at zero: a fresh network does not depend on ``z``, ``t`` or the class,
@@ -114,6 +114,8 @@ class MLPDenoiser(Denoiser):
         hidden_size: width.
         depth: number of residual blocks.
         embedding_size: size of a token's embedding.
+        feature_size: size of a position's features, from which one layer shared by all positions
+            makes the logits; small values regularize.
         reads_time: whether ``t`` enters.
         num_classes: number of class labels read from ``condition``; None for none. The label
             ``num_classes`` means "no label" and is assumed where ``condition`` is not given.
@@ -133,6 +135,7 @@ class MLPDenoiser(Denoiser):
         hidden_size: int = 256,
         depth: int = 3,
         embedding_size: int = 32,
+        feature_size: int = 32,
         reads_time: bool = False,
         num_classes: int | None = None,
         modulation_size: int = 128,
@@ -154,12 +157,15 @@ class MLPDenoiser(Denoiser):
             modulation_size=modulation_size,
             dropout=dropout,
         )
-        self.head = nn.Linear(hidden_size, num_tokens * vocab_size)
-        # Not zero: the gradient has to reach the modulation at the first step.
-        nn.init.normal_(self.head.weight, std=0.1 * hidden_size**-0.5)
+        check_sizes(feature_size=feature_size)
+        self.spread = nn.Linear(hidden_size, num_tokens * feature_size)
+        self.head = nn.Linear(feature_size, vocab_size)
+        initialize_fan_in(self.spread)
+        # Small, not zero: the gradient has to reach the modulation at the first step.
+        nn.init.normal_(self.head.weight, std=0.1 * feature_size**-0.5)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
+    def features(
         self,
         x_t: Tokens,
         t: Times,
@@ -167,10 +173,10 @@ class MLPDenoiser(Denoiser):
         *,
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
-    ) -> Logits:
+    ) -> Float[Tensor, "batch dim features"]:
         check_latent(z, self.latent_shape)
-        features = self.trunk(x_t, t, z.flatten(1), None, is_padding, condition)
-        return self.head(features).reshape(*x_t.shape, self.vocab_size)
+        summary = self.trunk(x_t, t, z.flatten(1), None, is_padding, condition)
+        return self.spread(summary).reshape(*x_t.shape, -1)
 
 
 @register

@@ -1,6 +1,6 @@
 """The factorized likelihood of masked diffusion."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -94,7 +94,7 @@ class MaskedCategorical(TorchDistribution):
         """Token sequences; masked positions outside the target carry the mask token."""
         return constraints.independent(constraints.integer_interval(0, self.mask_id), 1)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "MaskedCategorical":
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "MaskedCategorical":
         shape = torch.Size(batch_shape) + self.event_shape
         if shape == self.x_t.shape:
             return self
@@ -130,7 +130,7 @@ class MaskedCategorical(TorchDistribution):
         everywhere = torch.ones_like(self.target)
         return self.logits_at(everywhere).reshape(*self.target.shape, -1)
 
-    def log_prob(self, value: Int[Tensor, "*value_batch dim"]) -> Float[Tensor, "*value_batch"]:
+    def log_prob(self, value: Int[Tensor, "*value_batch dim"]) -> Float[Tensor, "*out"]:
         """Nats per sequence; minus infinity where a position outside the target differs from ``x_t``."""
         if self._validate_args:
             self._validate_sample(value)
@@ -140,7 +140,7 @@ class MaskedCategorical(TorchDistribution):
 
     def token_log_prob(
         self, value: Int[Tensor, "*value_batch dim"]
-    ) -> Float[Tensor, "*value_batch dim"]:
+    ) -> Float[Tensor, "*out dim"]:
         """Log-probability of each target token, zero elsewhere; sums to :meth:`log_prob`."""
         shape = torch.broadcast_shapes(value.shape, self.target.shape)
         if shape != self.target.shape:
@@ -149,16 +149,17 @@ class MaskedCategorical(TorchDistribution):
         logits = self.logits_at(self.target)
         tokens = value[self.target]
         # The mask token is no outcome at a target position: probability zero, not an index error.
-        is_clean = tokens < logits.shape[-1]
+        is_clean = (tokens >= 0) & (tokens < logits.shape[-1])
         scores = -F.cross_entropy(
             logits.to(torch.promote_types(logits.dtype, torch.float32)),
-            tokens.clamp(max=logits.shape[-1] - 1),
+            tokens.clamp(0, logits.shape[-1] - 1),
             reduction="none",
-        ).masked_fill(~is_clean, -torch.inf)
+        )
+        scores = scores.masked_fill(~is_clean, -torch.inf)
         return scores.new_zeros(shape).masked_scatter(self.target, scores)
 
     def sample(
-        self, sample_shape: torch.Size = torch.Size(), *, generator: torch.Generator | None = None
+        self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None
     ) -> Int[Tensor, "*sample_batch dim"]:
         """Draw tokens at the target positions, shape ``(*sample_shape, *batch, dim)``."""
         if sample_shape:
@@ -176,7 +177,8 @@ class MaskedCategorical(TorchDistribution):
         logits = self.logits_at(self.target)
         log_p = F.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
         p = log_p.exp()
-        per_token = -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(-1)
+        # Filled before the product, so that neither value nor gradient meets 0 * inf.
+        per_token = -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
         return per_token.new_zeros(self.target.shape).masked_scatter(self.target, per_token).sum(-1)
 
 

@@ -91,11 +91,13 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             )
         if not (math.isfinite(free_bits) and free_bits >= 0):
             raise ConfigError(f"free_bits must be finite and non-negative, got {free_bits}.")
+        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
+            raise ConfigError(f"num_particles must be an integer of at least 1, got {num_particles!r}.")
         self.process = process
         self.kl_weight = kl_weight
         self.free_bits = float(free_bits)
         self.generator = generator
-        #: Terms of the latest step, detached means over the batch, weighted but not annealed.
+        #: Terms of the latest step, detached means over batch and particles, weighted but not annealed.
         self.last_terms: BoundTerms | None = None
 
     @property
@@ -128,8 +130,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         condition: Tensor | None = None,
     ) -> BoundTerms:
         """One estimate of the terms of each sequence: nats, shape ``(batch,)``, neither annealed nor floored."""
-        options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
-        batch, weights = self._draw(model, x_0, options)
+        batch, weights = self._draw(model, x_0, is_frozen, is_padding, condition)
         reconstruction, kl = torch.zeros_like(weights.likelihood), torch.zeros_like(weights.latent)
         for model_trace, guide_trace in self._run(model, guide, batch, {}):
             observed, latent = model_trace.nodes["x_0"], model_trace.nodes["z"]
@@ -147,8 +148,15 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         ]
         return torch.stack(losses).sum() / self.num_particles
 
-    def _draw(self, model: Any, x_0: Tokens, options: dict[str, Any]) -> tuple[CorruptedBatch, SiteWeights]:
-        batch = self.corrupt(x_0, **options)
+    def _draw(
+        self,
+        model: Any,
+        x_0: Tokens,
+        is_frozen: Flags | None = None,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> tuple[CorruptedBatch, SiteWeights]:
+        batch = self.corrupt(x_0, is_frozen=is_frozen, is_padding=is_padding, condition=condition)
         likelihood, latent = self.weigh(batch)
         # A jump that reveals nothing costs nothing; with a diverging weight its KL would not vanish.
         explained = batch.recognition_inputs[1]
@@ -172,9 +180,9 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             yield traces  # outside the handler: code between two particles must not see it
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[Any]:
-        (x_0,) = args
-        batch, weights = self._draw(model, x_0, kwargs)
-        batch_size = x_0.shape[0]
+        batch, weights = self._draw(model, *args, **kwargs)
+        self.last_terms = None  # so that the particles of this step alone are summed
+        batch_size = batch.x_0.shape[0]
         scales = {"x_0": weights.likelihood / batch_size, "z": weights.latent / batch_size}
         yield from self._run(model, guide, batch, scales)
 
@@ -190,11 +198,15 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 continue
             guide_site = guide_trace.nodes[name]
             divergence = _divergence(guide_site, site)
-            kl = kl + scale_and_mask(divergence, guide_site["scale"], guide_site["mask"]).sum()
+            kl = kl + _weighted_sum(divergence, guide_site)
             floored = divergence.clamp(min=self.free_bits) if self.free_bits > 0 else divergence
-            charged = charged + scale_and_mask(floored, guide_site["scale"], guide_site["mask"]).sum()
+            charged = charged + _weighted_sum(floored, guide_site)
         loss = reconstruction + self.kl_weight * charged
-        self.last_terms = BoundTerms(reconstruction.detach(), kl.detach())
+        earlier = self.last_terms or BoundTerms(torch.zeros_like(loss), torch.zeros_like(loss))
+        self.last_terms = BoundTerms(
+            earlier.reconstruction + reconstruction.detach() / self.num_particles,
+            earlier.kl + kl.detach() / self.num_particles,
+        )
         if self.process.validate_args and not bool(torch.isfinite(loss)):
             raise _diagnosis(model_trace, guide_trace)
         return loss.detach(), loss
@@ -214,6 +226,12 @@ def _divergence(guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tenso
         return guide_site["fn"].log_prob(value) - model_site["fn"].log_prob(value)
 
 
+def _weighted_sum(divergence: Tensor, site: dict[str, Any]) -> Tensor:
+    """Sum under the weights of the site; rows of weight zero do not count, even if infinite."""
+    weighted = scale_and_mask(divergence, site["scale"], site["mask"])
+    return torch.where(torch.as_tensor(site["scale"], device=weighted.device) == 0, 0.0, weighted).sum()
+
+
 def _sum_particles(value: Tensor) -> Tensor:
     """Sum over the axis of vectorized particles, if there is one."""
     return value.reshape(-1, value.shape[-1]).sum(0)
@@ -229,7 +247,9 @@ def _diagnosis(model_trace: Any, guide_trace: Any) -> NonFiniteError:
         if site["is_observed"]:
             term, value = f"log-likelihood of {name!r}", site["log_prob"]
         else:
-            term, value = f"KL of {name!r}", _divergence(guide_trace.nodes[name], site) * guide_trace.nodes[name]["scale"]
+            guide_site = guide_trace.nodes[name]
+            value = _divergence(guide_site, site).masked_fill(torch.as_tensor(guide_site["scale"]) == 0, 0.0)
+            term = f"KL of {name!r}"
         is_bad = ~torch.isfinite(value.reshape(-1, value.shape[-1])).all(0)
         if bool(is_bad.any()):
             times = ", ".join(f"{float(t):.4g}" for t in batch.t[is_bad][:8])

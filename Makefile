@@ -1,0 +1,45 @@
+# Needs python3 (3.11 or newer; PYTHON=... names another one), pip and make.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+CODE := vadd tests examples
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow lint format
+
+help:
+	@echo "make setup   create $(VENV) and install everything into it"
+	@echo "make demo    train on handwritten digits, write pictures and a table to outputs/digits"
+	@echo "make test    run the tests            make slow    run the slow ones"
+	@echo "make lint    check style and types    make format  repair the style"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "vadd needs Python 3.11 or newer, and '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>&1 || true). Name a newer one: make setup PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; }
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev,examples]" -c constraints.txt
+	@touch $@
+
+demo: setup
+	$(PY) examples/digits_svi.py
+
+test: setup
+	$(PY) -m pytest -n $(WORKERS)
+
+slow: setup
+	$(PY) -m pytest -n $(WORKERS) -m slow
+
+lint: setup
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m pyright
+
+format: setup
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)

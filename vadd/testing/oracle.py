@@ -1,0 +1,389 @@
+"""Exact values for tiny models by enumeration, to check estimators, bounds and samplers against.
+
+Every sum over masks, revealed sets and sequences is carried out in full, in float64; the latent is
+summed over where its distribution is discrete and integrated by the trapezoidal rule where it is normal
+with one component; for smooth integrands against a normal density that rule converges geometrically,
+faster than Gauss-Hermite. Cost grows as ``(V + 1)**N * 2**N``. All values are in nats per sequence, and are
+log-probabilities or lower bounds: an objective's loss is their negative.
+
+The functions need of a model ``denoise(x_t, t, z)``, ``prior(x_t, t)`` and ``process``, and of a guide
+``recognition(tokens, target, t)``.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vadd.errors import ConfigError
+from vadd.samplers.time_grid import TimeGrid, resolve_grid
+from vadd.types import Distribution, Flags, PerSequence, Times, Tokens
+
+__all__ = [
+    "all_masks",
+    "all_sequences",
+    "distribution_nodes",
+    "exact_delbo",
+    "exact_finite_step_bound",
+    "exact_joint",
+    "exact_log_likelihood",
+    "exact_marginal_bound",
+    "exact_sampler_distribution",
+    "exact_shared_bound",
+    "latent_nodes",
+]
+
+_NUM_NODES = 128
+_NUM_TIMES = 16
+
+# What a bound earns at (x_0, is_masked, t): one value a row.
+_Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def all_sequences(vocab_size: int, num_tokens: int) -> Tokens:
+    """All ``vocab_size**num_tokens`` sequences, the last position running fastest."""
+    return torch.cartesian_prod(*[torch.arange(vocab_size)] * num_tokens).reshape(-1, num_tokens)
+
+
+def all_masks(num_tokens: int) -> Bool[Tensor, "masks dim"]:
+    """All ``2**num_tokens`` sets of positions; row ``k`` holds the binary digits of ``k``."""
+    return all_sequences(2, num_tokens).bool()
+
+
+def distribution_nodes(
+    distribution: Distribution, num_nodes: int = _NUM_NODES
+) -> tuple[Float[Tensor, "nodes *batch latent"], Float[Tensor, " nodes *batch"]]:
+    """Points and log-weights with which expectations under a distribution of ``z`` become sums.
+
+    Args:
+        distribution: one with enumerable support, a normal over one component, or an empty one.
+        num_nodes: equidistant nodes for a normal distribution, over nine standard deviations on each side.
+
+    Raises:
+        ConfigError: for any other distribution.
+    """
+    if distribution.event_shape.numel() == 0:
+        shape = distribution.batch_shape
+        return torch.zeros(1, *shape, 0, dtype=torch.float64), torch.zeros(1, *shape, dtype=torch.float64)
+    if distribution.has_enumerate_support:
+        z = distribution.enumerate_support()
+        return z, distribution.log_prob(z).double()
+    base = getattr(distribution, "base_dist", None)
+    if not isinstance(base, torch.distributions.Normal) or distribution.event_shape != (1,):
+        raise ConfigError(
+            "distribution must be discrete, empty, or a normal over one component to be enumerated, got "
+            f"{distribution} with event_shape {tuple(distribution.event_shape)}."
+        )
+    standard = torch.linspace(-9, 9, num_nodes, dtype=torch.float64).reshape(-1, *[1] * base.loc.ndim)
+    z = base.loc.double() + base.scale.double() * standard
+    return z, (-0.5 * standard**2).log_softmax(0)[..., 0].expand(z.shape[:-1])
+
+
+def latent_nodes(
+    model: Any, x_t: Tokens, t: Times, num_nodes: int = _NUM_NODES
+) -> tuple[Float[Tensor, "nodes batch latent"], Float[Tensor, "nodes batch"]]:
+    """Points and log-weights of the prior ``p(z | x_t, t)`` of each row; see :func:`distribution_nodes`."""
+    return distribution_nodes(model.prior(x_t, t), num_nodes)
+
+
+@torch.no_grad()
+def exact_log_likelihood(
+    model: Any,
+    x_0: Tokens,
+    *,
+    num_steps: int,
+    time_grid: TimeGrid | None = None,
+    latents: Literal["fresh", "shared", "null"] = "fresh",
+    num_nodes: int = _NUM_NODES,
+) -> PerSequence:
+    """Log-probability that the sampler in ``num_steps`` steps ends in each of the sequences.
+
+    A recursion over the sets of masked positions, backwards from time 0.
+
+    Args:
+        model: the model.
+        x_0: clean sequences, shape ``(batch, dim)``.
+        num_steps: number of reverse steps ``T``.
+        time_grid: as in :func:`vadd.samplers.sample`; default uniform.
+        latents: as in :func:`vadd.samplers.sample`.
+        num_nodes: quadrature nodes for a normal latent.
+    """
+    batch, dim = x_0.shape
+    masks = all_masks(dim)
+    left, is_subset = _differences(masks)
+    num_shown, num_left = masks.sum(-1), masks.sum(-1)[left]
+    grid = resolve_grid(num_steps, time_grid)
+    # Rows: every sequence with every set of its positions masked.
+    sequences = x_0.repeat_interleave(len(masks), 0)
+    x_t = sequences.masked_fill(masks.repeat(batch, 1), model.process.mask_id)
+    shared = _nodes_at_start(model, x_0, num_nodes) if latents == "shared" else None
+    # After the last jump nothing is masked: probability one for the empty set, zero for others.
+    reach = torch.full((1, batch, len(masks)), -torch.inf, dtype=torch.float64)
+    reach[..., 0] = 0.0
+    for t, s in reversed(list(zip(grid[:-1], grid[1:], strict=True))):
+        times = t.expand(len(x_t))
+        if shared is not None:
+            z = shared[0].repeat_interleave(len(masks), 1)
+            log_weights = None
+        elif latents == "null":
+            z, log_weights = None, None
+        else:
+            z, log_weights = latent_nodes(model, x_t, times, num_nodes)
+        scores = _token_scores(model, x_t, times, z, sequences)
+        shown = torch.stack([scores[..., mask].sum(-1) for mask in masks], -1)
+        if log_weights is not None:
+            shown = (log_weights[..., None] + shown).logsumexp(0, keepdim=True)
+        shown = shown.reshape(-1, batch, len(masks), len(masks))  # node, sequence, masked set, revealed set
+        u = _reveal_probability(model, t, s)
+        choice = torch.where(is_subset, u**num_shown * (1 - u) ** num_left, 0.0).log()
+        reach = (choice + shown + reach[:, :, left]).logsumexp(-1)
+    from_start = reach[..., -1]
+    return from_start[0] if shared is None else (shared[1] + from_start).logsumexp(0)
+
+
+def exact_sampler_distribution(
+    model: Any,
+    num_tokens: int,
+    *,
+    num_steps: int,
+    time_grid: TimeGrid | None = None,
+    latents: Literal["fresh", "shared", "null"] = "fresh",
+    num_nodes: int = _NUM_NODES,
+) -> Float[Tensor, " sequences"]:
+    """Probability of each of :func:`all_sequences` under the sampler; they sum to one."""
+    return exact_log_likelihood(
+        model,
+        all_sequences(model.process.vocab_size, num_tokens),
+        num_steps=num_steps,
+        time_grid=time_grid,
+        latents=latents,
+        num_nodes=num_nodes,
+    ).exp()
+
+
+@torch.no_grad()
+def exact_delbo(
+    model: Any,
+    guide: Any,
+    x_0: Tokens,
+    *,
+    kl_weight: float = 1.0,
+    num_nodes: int = _NUM_NODES,
+    num_times: int = _NUM_TIMES,
+) -> PerSequence:
+    """The double evidence lower bound of each sequence; it bounds no log-likelihood.
+
+    Args:
+        model: the model.
+        guide: the guide.
+        x_0: clean sequences, shape ``(batch, dim)``.
+        kl_weight: factor of the KL divergence.
+        num_nodes: quadrature nodes for a normal latent.
+        num_times: quadrature nodes in ``1 - alpha_t``; from ``dim / 2`` on the value is exact for networks
+            that do not read ``t``.
+    """
+
+    def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
+        fit, kl = _explain(model, guide, x_0, is_masked, is_masked, t, num_nodes)
+        return fit - kl_weight * kl
+
+    return _integrate(model, x_0, term, num_times)
+
+
+@torch.no_grad()
+def exact_joint(
+    model: Any, x_0: Tokens, *, num_nodes: int = _NUM_NODES, num_times: int = _NUM_TIMES
+) -> PerSequence:
+    r"""What the DELBO bounds: :math:`\sum_n \frac1n E_{|M|=n} \log p(x_M \mid x_t)`, joint over ``M``."""
+
+    def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
+        scores, log_weights = _prior_scores(model, x_0, is_masked, t, num_nodes)
+        return (log_weights + _select_sum(scores, is_masked)).logsumexp(0)
+
+    return _integrate(model, x_0, term, num_times)
+
+
+@torch.no_grad()
+def exact_marginal_bound(
+    model: Any, x_0: Tokens, *, num_nodes: int = _NUM_NODES, num_times: int = _NUM_TIMES
+) -> PerSequence:
+    r"""Bound of infinitely many steps: :math:`\sum_n \frac1n E_{|M|=n} \sum_{i \in M} \log E_z \mu^i`."""
+
+    def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
+        scores, log_weights = _prior_scores(model, x_0, is_masked, t, num_nodes)
+        return _select_sum((log_weights[..., None] + scores).logsumexp(0), is_masked)
+
+    return _integrate(model, x_0, term, num_times)
+
+
+@torch.no_grad()
+def exact_finite_step_bound(
+    model: Any,
+    guide: Any,
+    x_0: Tokens,
+    *,
+    num_steps: int,
+    time_grid: TimeGrid | None = None,
+    target: Literal["masked", "revealed"] = "masked",
+    num_nodes: int = _NUM_NODES,
+) -> PerSequence:
+    """Bound on the log-likelihood of the sampler in ``num_steps`` steps with fresh latents.
+
+    Args:
+        model: the model.
+        guide: the guide.
+        x_0: clean sequences, shape ``(batch, dim)``.
+        num_steps: number of reverse steps ``T``.
+        time_grid: as in :func:`vadd.samplers.sample`; default uniform.
+        target: whether the recognition model explains all masked tokens, or sees and explains those
+            that the jump reveals.
+        num_nodes: quadrature nodes for a normal latent.
+    """
+    grid = resolve_grid(num_steps, time_grid)
+    bound = torch.zeros(len(x_0), dtype=torch.float64)
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
+        u = _reveal_probability(model, t, s)
+        for is_masked, probability in _masks_at(model, t, x_0.shape[1]):
+            if target == "masked":
+                fit, kl = _explain(model, guide, x_0, is_masked, is_masked, t, num_nodes)
+                bound += probability * (u * fit - (1 - (1 - u) ** is_masked.sum()) * kl)
+                continue
+            for shown in all_masks(x_0.shape[1])[1:]:
+                if (shown & ~is_masked).any():
+                    continue
+                chance = u ** shown.sum() * (1 - u) ** (is_masked & ~shown).sum()
+                fit, kl = _explain(model, guide, x_0, is_masked, shown, t, num_nodes)
+                bound += probability * chance * (fit - kl)
+    return bound
+
+
+@torch.no_grad()
+def exact_shared_bound(
+    model: Any,
+    guide: Any,
+    x_0: Tokens,
+    *,
+    num_steps: int | None = None,
+    time_grid: TimeGrid | None = None,
+    num_nodes: int = _NUM_NODES,
+    num_times: int = _NUM_TIMES,
+) -> PerSequence:
+    """Bound on the log-likelihood of the sampler with one latent a trajectory; one KL in all.
+
+    Args:
+        model: the model.
+        guide: the guide.
+        x_0: clean sequences, shape ``(batch, dim)``.
+        num_steps: number of reverse steps ``T``; None for infinitely many.
+        time_grid: as in :func:`vadd.samplers.sample`; default uniform.
+        num_nodes: quadrature nodes for a normal latent.
+        num_times: as in :func:`exact_delbo`, for infinitely many steps.
+    """
+    start = torch.ones(len(x_0), dtype=torch.float64)
+    everywhere = torch.ones_like(x_0, dtype=torch.bool)
+    posterior = guide.recognition(x_0, everywhere, start)
+    prior = model.prior(torch.full_like(x_0, model.process.mask_id), start)
+    z, log_weights = distribution_nodes(posterior, num_nodes)
+
+    def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
+        x_t = x_0.masked_fill(is_masked, model.process.mask_id)
+        fit = _select_sum(_token_scores(model, x_t, t.expand(len(x_0)), z, x_0), is_masked)
+        return _expect(log_weights, fit)
+
+    divergence = _divergence(posterior, prior, num_nodes)
+    if num_steps is None:
+        return _integrate(model, x_0, term, num_times) - divergence
+    bound = -divergence
+    grid = resolve_grid(num_steps, time_grid)
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
+        u = _reveal_probability(model, t, s)
+        for is_masked, probability in _masks_at(model, t, x_0.shape[1]):
+            bound = bound + probability * u * term(x_0, is_masked, t)
+    return bound
+
+
+def _integrate(model: Any, x_0: Tensor, term: _Term, num_times: int) -> Tensor:
+    """Integral of ``w(t) E_q term dt``, in the variable ``m = 1 - alpha_t``, where ``w dt = dm / m``."""
+    points, weights = np.polynomial.legendre.leggauss(num_times)
+    total = torch.zeros(len(x_0), dtype=torch.float64)
+    for masked, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        t = model.process.schedule.time_of(torch.tensor(masked, dtype=torch.float64))
+        for is_masked in all_masks(x_0.shape[1])[1:]:
+            n = int(is_masked.sum())
+            density = masked ** (n - 1) * (1 - masked) ** (x_0.shape[1] - n)
+            total += weight * density * term(x_0, is_masked, t)
+    return total
+
+
+def _masks_at(model: Any, t: Tensor, dim: int) -> list[tuple[Tensor, Tensor]]:
+    """The non-empty sets of masked positions at time ``t``, with their probabilities."""
+    alpha = model.process.schedule.alpha(t)
+    return [
+        (is_masked, (1 - alpha) ** is_masked.sum() * alpha ** (~is_masked).sum())
+        for is_masked in all_masks(dim)[1:]
+    ]
+
+
+def _reveal_probability(model: Any, t: Tensor, s: Tensor) -> Tensor:
+    alpha_t, alpha_s = model.process.schedule.alpha(t), model.process.schedule.alpha(s)
+    return (alpha_s - alpha_t) / (1 - alpha_t)
+
+
+def _explain(
+    model: Any, guide: Any, x_0: Tensor, is_masked: Tensor, target: Tensor, t: Tensor, num_nodes: int
+) -> tuple[Tensor, Tensor]:
+    """``E_r log p(x_S | x_t, z)`` and ``KL(r || p)``, where ``r`` reads and explains the target ``S``."""
+    mask_id, times = model.process.mask_id, t.expand(len(x_0))
+    x_t = x_0.masked_fill(is_masked, mask_id)
+    x_s = x_0.masked_fill(is_masked & ~target, mask_id)
+    posterior = guide.recognition(x_s, target.expand(x_0.shape), times)
+    z, log_weights = distribution_nodes(posterior, num_nodes)
+    fit = _select_sum(_token_scores(model, x_t, times, z, x_0), target)
+    return _expect(log_weights, fit), _divergence(posterior, model.prior(x_t, times), num_nodes)
+
+
+def _divergence(posterior: Distribution, prior: Distribution, num_nodes: int) -> Tensor:
+    """``KL(r || p)``; exact also for two normals, whose log-ratio is quadratic."""
+    z, log_weights = distribution_nodes(posterior, num_nodes)
+    return _expect(log_weights, (posterior.log_prob(z) - prior.log_prob(z)).double())
+
+
+def _expect(log_weights: Tensor, values: Tensor) -> Tensor:
+    """Weighted sum over nodes; nodes of weight zero do not count, whatever their value."""
+    return torch.where(log_weights > -torch.inf, log_weights.exp() * values, 0.0).sum(0)
+
+
+def _prior_scores(
+    model: Any, x_0: Tensor, is_masked: Tensor, t: Tensor, num_nodes: int
+) -> tuple[Tensor, Tensor]:
+    x_t, times = x_0.masked_fill(is_masked, model.process.mask_id), t.expand(len(x_0))
+    z, log_weights = latent_nodes(model, x_t, times, num_nodes)
+    return _token_scores(model, x_t, times, z, x_0), log_weights
+
+
+def _nodes_at_start(model: Any, x_0: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    start = torch.full_like(x_0, model.process.mask_id)
+    return latent_nodes(model, start, torch.ones(len(x_0), dtype=torch.float64), num_nodes)
+
+
+def _token_scores(model: Any, x_t: Tensor, t: Tensor, z: Tensor | None, x_0: Tensor) -> Tensor:
+    """``log mu^i(x_0^i | x_t, z, t)`` at every position, shape ``(nodes, batch, dim)``."""
+    log_p = model.denoise(x_t, t, z).logits.double().log_softmax(-1)
+    log_p = log_p.reshape(-1, *log_p.shape[-3:])
+    return log_p.gather(-1, x_0.expand(log_p.shape[:-1])[..., None])[..., 0]
+
+
+def _select_sum(scores: Tensor, where: Flags | Tensor) -> Tensor:
+    """Sum over the positions of one set; selected first, so that nothing elsewhere matters."""
+    return scores[..., where].sum(-1)
+
+
+def _differences(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of the set ``M`` without ``S`` for each pair of sets, and whether ``S`` is a subset of ``M``."""
+    place = 2 ** torch.arange(masks.shape[1] - 1, -1, -1)
+    remaining = masks[:, None] & ~masks[None]
+    is_subset = ~(masks[None] & ~masks[:, None]).any(-1)
+    return (remaining * place).sum(-1), is_subset
