@@ -1,6 +1,5 @@
 """Names of the model and guide in Pyro's parameter store."""
 
-import copy
 import itertools
 from typing import Any
 
@@ -12,7 +11,7 @@ _count = itertools.count()
 
 
 class UniquelyNamedModule(PyroModule):
-    """A root Pyro module under a name of its own, also after copying.
+    """A root Pyro module under a name of its own, also after copying and unpickling.
 
     Pyro's store finds parameters by name. Two roots of one name would share parameters: the second
     model would silently not be trained, and a copy would read the original's parameters.
@@ -25,9 +24,10 @@ class UniquelyNamedModule(PyroModule):
     def _fresh_name(cls) -> str:
         return f"{cls.__name__.lower()}_{next(_count)}"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "UniquelyNamedModule":
-        new = type(self).__new__(type(self))
-        memo[id(self)] = new
-        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        new.__dict__["_pyro_name"] = self._fresh_name()
-        return new
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copying and unpickling end here.
+        super().__setstate__(state)
+        old, new = self._pyro_name, self._fresh_name()
+        for module in self.modules():
+            if isinstance(module, PyroModule) and f"{module._pyro_name}.".startswith(f"{old}."):
+                module.__dict__["_pyro_name"] = new + module._pyro_name.removeprefix(old)

@@ -1,5 +1,7 @@
 """The recognition model as a Pyro guide."""
 
+from typing import Literal
+
 import pyro
 import torch
 from torch import Tensor
@@ -21,13 +23,21 @@ class RecognitionGuide(UniquelyNamedModule):
 
     Args:
         recognition: the recognition network.
+        explains: what the network is trained to explain when a jump reveals only some of the masked
+            tokens. ``"masked"``: all masked tokens, none hidden (the paper's case); ``"revealed"``: the
+            revealed ones, the others hidden from it.
     """
 
-    def __init__(self, recognition: Recognition) -> None:
+    def __init__(
+        self, recognition: Recognition, *, explains: Literal["masked", "revealed"] = "masked"
+    ) -> None:
         super().__init__()
         if not isinstance(recognition, Recognition):
             raise ConfigError(f"recognition must be a Recognition, got {type(recognition).__name__}.")
+        if explains not in ("masked", "revealed"):
+            raise ConfigError(f'explains must be "masked" or "revealed", got {explains!r}.')
         self.recognition = recognition
+        self.explains = explains
 
     @property
     def latent_shape(self) -> torch.Size:

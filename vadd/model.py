@@ -219,7 +219,14 @@ class VADDModel(UniquelyNamedModule):
             )
         denoiser.load_state_dict(weights, strict=False)
         model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout)
-        model._require_same_start(mdm)
+        modules = [*model.modules(), *mdm.modules()]
+        modes = [module.training for module in modules]
+        model.eval(), mdm.eval()  # dropout would make any two networks differ
+        try:
+            model._require_same_start(mdm)
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
         return model
 
     @torch.no_grad()

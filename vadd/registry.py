@@ -64,11 +64,12 @@ def describe(part: nn.Module) -> dict[str, Any]:
     return {"class": name, "arguments": {key: _to_json(key, value) for key, value in arguments.items()}}
 
 
-def build(description: dict[str, Any]) -> nn.Module:
+def build(description: Any) -> nn.Module:
     """Rebuild a part from :func:`describe`'s output.
 
     Raises:
-        CheckpointError: if the class is unknown or does not accept the arguments.
+        CheckpointError: if it is no such description, or the class is unknown or does not accept the
+            arguments.
     """
     try:
         name, arguments = description["class"], description["arguments"]

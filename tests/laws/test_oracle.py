@@ -23,6 +23,7 @@ from vadd.testing import (
     all_sequences,
     check_denoiser,
     check_prior,
+    check_recognition,
     exact_delbo,
     exact_finite_step_bound,
     exact_joint,
@@ -57,6 +58,7 @@ def sequences_of(model):
 def test_tiny_parts_keep_their_contracts():
     check_denoiser(TabularDenoiser(3, 2))
     check_denoiser(TabularDenoiser(2, 3, latent_dim=0, time_scale=1.0))
+    check_recognition(TabularRecognition(3, 2), 3, 2)
     model = tiny_model(3, 2, atoms=ATOMS)
     prior = model.prior(torch.full((4, 2), 3), torch.ones(4))
     z = prior.sample(torch.Size([5]))

@@ -138,6 +138,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             divergence = _divergence(guide_trace.nodes["z"], latent)
             reconstruction = reconstruction - _sum_particles(log_prob) / self.num_particles
             kl = kl + _sum_particles(divergence) / self.num_particles
+        kl = kl.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
         return BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -80,13 +80,16 @@ def sample(
         Clean tokens, shape ``(num_samples, length)``.
 
     Raises:
-        DomainError, ConfigError: on a number of steps below one, a bad grid, or a missing length.
+        DomainError, ConfigError: on a number of samples, steps or tokens below one, a bad grid, or a
+            missing length.
     """
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise DomainError(f"num_samples must be an integer of at least 1, got {num_samples!r}.")
     length = model.denoiser.num_tokens if length is None else length
     if length is None:
         raise ConfigError("length must be given: the denoiser takes sequences of any length.")
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise DomainError(f"length must be an integer of at least 1, got {length!r}.")
     grid = resolve_grid(num_steps, time_grid).tolist()
     policy = resolve_policy(latents)
     options = {} if condition is None else {"condition": condition}

@@ -37,15 +37,21 @@ class LatentPolicy(Protocol):
     ) -> Latents | None: ...
 
 
-def draw(distribution: Distribution, generator: torch.Generator | None) -> Tensor:
+def draw(
+    distribution: Distribution, generator: torch.Generator | None, sample_shape: torch.Size = torch.Size()
+) -> Tensor:
     """Sample with the given generator, which distributions do not take: it seeds a forked global state."""
     if generator is None:
-        return distribution.sample()
+        return distribution.sample(sample_shape)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     devices = [generator.device] if generator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        return distribution.sample()
+        # torch.manual_seed would also reseed devices whose state is not restored here.
+        if devices:
+            torch.cuda.default_generators[generator.device.index or 0].manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+        return distribution.sample(sample_shape)
 
 
 def fresh_latents(

@@ -115,7 +115,7 @@ class TabularDenoiser(Denoiser):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Logits:
-        a, b, c, d = self.tables[:, _number(x_t, self.vocab_size + 1)]
+        a, b, c, d = self.tables[:, _number(x_t, self.vocab_size + 1, is_padding)]
         logits = a + d * t.reshape(-1, 1, 1)
         if z.shape[1]:
             z = z.reshape(-1, 1, 1)
@@ -159,7 +159,9 @@ class AtomPrior(LatentPrior):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Distribution:
-        return Atoms(self.atoms, self.table[_number(x_t, self.vocab_size + 1) % len(self.table)])
+        # An unconditional table has a single row.
+        row = _number(x_t, self.vocab_size + 1, is_padding) % len(self.table)
+        return Atoms(self.atoms, self.table[row])
 
 
 class TabularRecognition(Recognition):
@@ -200,7 +202,8 @@ class TabularRecognition(Recognition):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Distribution:
-        entry = self.table[_number(tokens, self.vocab_size + 1), _number(target.long(), 2)]
+        row = _number(tokens, self.vocab_size + 1, is_padding)
+        entry = self.table[row, _number(target.long(), 2, is_padding)]
         if self.is_discrete:
             return Atoms(self.atoms, entry)
         return diagonal_normal(entry[:, :1], entry[:, 1:])
@@ -274,7 +277,9 @@ def _random_table(shape: Sequence[int], seed: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def _number(tokens: Int[Tensor, "batch dim"], base: int) -> Int[Tensor, " batch"]:
-    """The number of which the tokens are the digits."""
+def _number(tokens: Tensor, base: int, is_padding: Tensor | None = None) -> Int[Tensor, " batch"]:
+    """Number each row of tokens by reading them as digits; padding counts as 0."""
+    if is_padding is not None:
+        tokens = tokens.masked_fill(is_padding, 0)
     place = base ** torch.arange(tokens.shape[1], device=tokens.device)
     return (tokens * place).sum(-1)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,14 @@ __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 FORMAT_VERSION = 1
 _HEADER = "checkpoint.json"
+_PARTS = ("denoiser", "prior", "schedule", "recognition")
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "parts": lambda value: isinstance(value, dict) and set(value) == set(_PARTS),
+    "vocab_size": lambda value: type(value) is int,
+    "latent_dropout": lambda value: type(value) in (int, float),
+    "notes": lambda value: isinstance(value, dict),
+    "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
+}
 
 
 class Checkpoint(NamedTuple):
@@ -52,12 +62,8 @@ def save_checkpoint(
         for key, value in part.state_dict().items()
         if value.numel() > 0
     }
-    parts = {
-        "denoiser": model.denoiser,
-        "prior": model.prior,
-        "schedule": model.process.schedule,
-        "recognition": guide.recognition,
-    }
+    objects = (model.denoiser, model.prior, model.process.schedule, guide.recognition)
+    parts = dict(zip(_PARTS, objects, strict=True))
     header: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "parts": {name: _describe(part) for name, part in parts.items()},
@@ -138,14 +144,16 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint in {folder}: {_HEADER} is missing.") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    fields = {"format_version", "parts", "vocab_size", "latent_dropout", "notes", "sha256"}
-    if not isinstance(header, dict) or not fields <= set(header):
+    if not isinstance(header, dict) or "format_version" not in header:
         raise CheckpointError(f"{path} is not the header of a checkpoint.")
     if header["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {header['format_version']}, this version of vadd reads {FORMAT_VERSION}; "
             "load it with the version of vadd that wrote it."
         )
+    for name, is_right in _FIELDS.items():
+        if not is_right(header.get(name)):
+            raise CheckpointError(f"{path} is damaged: its field {name} holds {header.get(name)!r}.")
     return header
 
 
@@ -164,15 +172,19 @@ def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
 
 
 def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) -> None:
-    own = part.state_dict()
     stored = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    dtypes = {value.dtype for value in stored.values() if value.is_floating_point()}
+    if len(dtypes) == 1:
+        part.to(dtypes.pop())
+    own = part.state_dict()
     expected = {key for key, value in own.items() if value.numel() > 0}
     wrong = sorted(
-        (expected ^ set(stored)) | {k for k in expected & set(stored) if own[k].shape != stored[k].shape}
+        (expected ^ set(stored))
+        | {k for k in expected & set(stored) if (own[k].shape, own[k].dtype) != (stored[k].shape, stored[k].dtype)}
     )
     if wrong:
         raise CheckpointError(
-            f"the weights do not fit the {name}: missing, unexpected or of another shape: {', '.join(wrong[:8])}"
+            f"the weights do not fit the {name}: missing, unexpected or of another shape or dtype: {', '.join(wrong[:8])}"
             f"{' ...' if len(wrong) > 8 else ''}. Were the parts built with other options?"
         )
     part.load_state_dict(stored, strict=False)

@@ -1,0 +1,370 @@
+"""Time of a training and a sampling step: Pyro against plain PyTorch, VADD against masked diffusion.
+
+The alternatives of a comparison run in turns, one step each a round, in an order that rotates. Reported
+are medians over rounds, and the median and quartiles of the ratio to the first alternative within a
+round, which drifts of the machine's speed leave alone. Run ``python benchmarks/step_overhead.py``.
+"""
+
+import argparse
+import copy
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from _report import RESULTS, ROOT, write_report
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
+from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition
+from vadd.data import load_digits_tokens
+from vadd.priors import StandardNormalPrior
+from vadd.samplers import ancestral_step
+from vadd.schedules import LinearSchedule
+
+sys.path.insert(0, str(ROOT / "examples"))
+import digits_svi  # noqa: E402
+
+Pair = tuple[VADDModel, RecognitionGuide]
+Step = Callable[[], Any]
+
+GOAL = 1.03  # of the Pyro step's time to that of plain PyTorch, for the transformer
+LEARNING_RATE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A pair of networks and a batch to train them on."""
+
+    name: str
+    x_0: Tensor
+    latent_size: int
+    build: Callable[[int], Pair]  # from the size of the latent, 0 for masked diffusion
+    rounds: int
+    goal: float | None = None
+
+
+def transformer_workload(batch_size: int, rounds: int, *, is_small: bool) -> Workload:
+    """Transformers for 128 letters; small ones to see that everything runs."""
+    length, vocab_size, latent_size = 128, 27, 64
+    size = (
+        {"hidden_size": 32, "depth": 2, "num_heads": 2, "modulation_size": 16}
+        if is_small
+        else {"hidden_size": 384, "depth": 6, "num_heads": 6}
+    )
+
+    def build(latent_size: int) -> Pair:
+        denoiser = DiTDenoiser(vocab_size, length, latent_size, **size)
+        recognition = (
+            DiTRecognition(vocab_size, length, latent_size, **size) if latent_size else EmptyRecognition()
+        )
+        process = MaskingProcess(LinearSchedule(), vocab_size)
+        return VADDModel(denoiser, StandardNormalPrior(latent_size), process), RecognitionGuide(recognition)
+
+    name = f"DiT {size['depth']} x {size['hidden_size']}"
+    x_0 = torch.randint(vocab_size, (batch_size, length))
+    return Workload(name, x_0, latent_size, build, rounds, goal=None if is_small else GOAL)
+
+
+def digits_workload(batch_size: int, rounds: int) -> Workload:
+    """The networks of the digits example."""
+    data = load_digits_tokens()
+
+    def build(latent_size: int) -> Pair:
+        return digits_svi.build(data, latent_size)
+
+    return Workload("digits MLP", data.train[:batch_size], 16, build, rounds)
+
+
+class PlainLoss(nn.Module):
+    """The training loss written by hand for the linear schedule and a standard normal prior.
+
+    It uses the two networks alone: no Pyro program, trace or estimator, and none of the library's
+    model, process and objective. Random numbers are drawn in the library's order.
+    """
+
+    def __init__(self, model: VADDModel, guide: RecognitionGuide) -> None:
+        super().__init__()
+        self.denoiser, self.recognition = model.denoiser, guide.recognition
+        self.mask_id = model.process.mask_id
+
+    def forward(self, x_0: Tensor) -> Tensor:
+        batch, dim = x_0.shape
+        exact: dict[str, Any] = {"dtype": torch.float64, "device": x_0.device}
+        # As many masked tokens as a uniform draw from 1..dim says, stratified over the batch.
+        uniform = torch.remainder(torch.arange(batch, **exact) / batch + torch.rand((), **exact), 1.0)
+        counts = (1 + (uniform * dim).long()).clamp(max=dim)
+        noise = torch.rand(x_0.shape, **exact)
+        threshold = noise.sort(-1).values.gather(-1, counts[:, None] - 1)
+        is_masked = noise <= threshold
+        x_t = x_0.masked_fill(is_masked, self.mask_id)
+        t = threshold[:, 0].float()
+        weight = dim / counts
+
+        posterior = self.recognition(x_0, is_masked, t).base_dist
+        z = posterior.loc + posterior.scale * torch.randn_like(posterior.loc)
+        variance = posterior.scale**2
+        kl = 0.5 * (variance + posterior.loc**2 - 1 - variance.log()).sum(-1)
+
+        features = self.denoiser.features(x_t, t, z)
+        logits = self.denoiser.head(features[is_masked])
+        surprise = F.cross_entropy(logits, x_0[is_masked], reduction="none")
+        weights = weight[:, None].expand(batch, dim)[is_masked]
+        return ((weights * surprise).sum() + (weight * kl).sum()) / batch
+
+
+def assert_same_loss(workload: Workload, model: VADDModel, guide: RecognitionGuide, seed: int) -> float:
+    """Compare loss and gradients of the ELBO module and the plain loss; return the largest difference.
+
+    Every parameter is first moved off its initial value, so that those initialized to zero count. The
+    difference is that of a parameter's gradient relative to its norm.
+    """
+    model, guide = copy.deepcopy((model, guide))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in (*model.parameters(), *guide.parameters()):
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    networks = nn.ModuleList([model.denoiser, guide.recognition])
+    values, gradients = [], []
+    for loss_fn in (PlainLoss(model, guide), DELBO(model.process)(model, guide)):
+        networks.zero_grad()
+        torch.manual_seed(seed)
+        loss = loss_fn(workload.x_0)
+        loss.backward()
+        values.append(float(loss.detach()))
+        gradients.append([parameter.grad.clone() for parameter in networks.parameters()])
+    if abs(values[0] - values[1]) > 1e-5 * abs(values[0]):
+        raise AssertionError(f"{workload.name}: plain loss {values[0]}, ELBO module {values[1]}.")
+    # Gradients that vanish but for rounding, as those of the keys' biases do, have no relative difference.
+    largest = max(float(gradient.norm()) for gradient in gradients[0])
+    worst = max(
+        float((mine - theirs).norm() / mine.norm().clamp(min=1e-4 * largest))
+        for mine, theirs in zip(*gradients, strict=True)
+    )
+    if worst > 1e-3:
+        raise AssertionError(f"{workload.name}: gradients differ by {worst} of their norm.")
+    return worst
+
+
+def module_step(loss_fn: nn.Module, x_0: Tensor) -> Step:
+    """A training step with a torch optimizer."""
+    optimizer = torch.optim.AdamW(loss_fn.parameters(), lr=LEARNING_RATE)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss_fn(x_0).backward()
+        optimizer.step()
+
+    return step
+
+
+def svi_step(model: VADDModel, guide: RecognitionGuide, x_0: Tensor) -> Step:
+    """A training step with Pyro's SVI, which keeps one optimizer a parameter."""
+    optimizer = pyro.optim.AdamW({"lr": LEARNING_RATE})
+    svi = pyro.infer.SVI(model, guide, optimizer, loss=DELBO(model.process))
+    return lambda: svi.step(x_0)
+
+
+def sampling_step(model: VADDModel, x_t: Tensor) -> Step:
+    """The step from t = 1/2 to 3/8, one of eight, with a fresh latent."""
+    times = torch.full(x_t.shape[:1], 0.5, device=x_t.device)
+
+    @torch.no_grad()
+    def step() -> None:
+        z = model.prior(x_t, times).sample()
+        ancestral_step(model, x_t, 0.5, 0.375, z)
+
+    return step
+
+
+def compare(
+    steps: dict[str, Step], *, rounds: int, warmup: int, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """Time steps in turns, under equal seeds within a round; the first is the baseline."""
+    names = list(steps)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(-warmup, rounds):
+        turn = index % len(names)
+        for name in names[turn:] + names[:turn]:
+            torch.manual_seed(seed + warmup + index)
+            synchronize(device)
+            start = time.perf_counter()
+            steps[name]()
+            synchronize(device)
+            if index >= 0:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    baseline = times[names[0]]
+    results = {}
+    for name in names:
+        row = {"ms": spread(times[name])}
+        if name != names[0]:
+            pairs = list(zip(times[name], baseline, strict=True))
+            row["ratio"] = spread([mine / base for mine, base in pairs])
+            row["difference_ms"] = spread([mine - base for mine, base in pairs])
+        results[name] = row
+    return {"baseline": names[0], "rounds": rounds, "warmup": warmup, "steps": results}
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device to finish."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": middle, "lower_quartile": low, "upper_quartile": high}
+
+
+def count_operations(loss_fn: nn.Module, x_0: Tensor, sampler: Step, seed: int) -> dict[str, int]:
+    """Floating-point operations of the matrix products, attention's included."""
+
+    def count(run: Callable[[], Any]) -> tuple[Any, int]:
+        # The fused attention kernel of a CPU goes uncounted.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            result = run()
+        return result, counter.get_total_flops()
+
+    torch.manual_seed(seed)
+    loss, forward = count(lambda: loss_fn(x_0))
+    _, backward = count(lambda: loss.backward())
+    loss_fn.zero_grad()
+    _, sampling = count(sampler)
+    return {"forward": forward, "backward": backward, "sampling_step": sampling}
+
+
+def measure(workload: Workload, args: argparse.Namespace) -> dict[str, Any]:
+    """All comparisons of one workload."""
+    torch.manual_seed(args.seed)
+    device = torch.device(args.device)
+    pyro.clear_param_store()
+    timing: dict[str, Any] = {
+        "rounds": args.rounds or workload.rounds,
+        "warmup": 1 if args.smoke else 3,
+        "seed": args.seed,
+        "device": device,
+    }
+    x_0 = workload.x_0
+    pair = tuple(part.to(device) for part in workload.build(workload.latent_size))
+    worst = assert_same_loss(workload, *pair, args.seed)
+
+    # Each alternative has networks of its own, of equal weights.
+    model, guide = copy.deepcopy(pair)
+    elbo_module = DELBO(model.process)(model, guide)
+    engines = {
+        "plain PyTorch": module_step(PlainLoss(*copy.deepcopy(pair)), x_0),
+        "ELBO module": module_step(elbo_module, x_0),
+        "SVI": svi_step(*copy.deepcopy(pair), x_0),
+    }
+    mdm, mdm_guide = (part.to(device) for part in workload.build(0))
+    mdm_module = DELBO(mdm.process)(mdm, mdm_guide)
+    x_t = x_0.masked_fill(torch.rand_like(x_0, dtype=torch.float64) < 0.5, model.process.mask_id)
+    samplers = {"MDM": sampling_step(mdm, x_t), "VADD": sampling_step(model, x_t)}
+    operations = {
+        "MDM": count_operations(mdm_module, x_0, samplers["MDM"], args.seed),
+        "VADD": count_operations(elbo_module, x_0, samplers["VADD"], args.seed),
+    }
+    training = {"MDM": module_step(mdm_module, x_0), "VADD": module_step(elbo_module, x_0)}
+    result = {
+        "batch_shape": list(x_0.shape),
+        "latent_size": workload.latent_size,
+        "parameters": {
+            "denoiser": count_parameters(model),
+            "recognition": count_parameters(guide),
+            "MDM": count_parameters(mdm),
+        },
+        "largest_relative_gradient_difference": worst,
+        "training_step": compare(engines, **timing),
+        "vadd_training_step": compare(training, **timing),
+        "vadd_sampling_step": compare(samplers, **timing),
+        "operations": operations,
+    }
+    if workload.goal is not None:
+        ratio = result["training_step"]["steps"]["ELBO module"]["ratio"]["median"]
+        result["goal"] = {"ratio_at_most": workload.goal, "ratio": ratio, "met": ratio <= workload.goal}
+    return result
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of numbers that are trained."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
+    """The medians, ratios with quartiles, and counted operations."""
+    titles = {
+        "training_step": "training step",
+        "vadd_training_step": "training step, MDM and VADD",
+        "vadd_sampling_step": "sampling step, MDM and VADD",
+    }
+    for name, result in results.items():
+        print(f"\n{name}, batch of {' x '.join(map(str, result['batch_shape']))} tokens")
+        for key, title in titles.items():
+            comparison = result[key]
+            heading = f"{title} ({comparison['rounds']} rounds)"
+            print(f"  {heading:<42}{'ms':>9}{'more, ms':>10}   ratio [quartiles]")
+            for step, row in comparison["steps"].items():
+                line = f"    {step:<40}{row['ms']['median']:>9.2f}"
+                if "ratio" in row:
+                    ratio = row["ratio"]
+                    line += f"{row['difference_ms']['median']:>10.2f}   {ratio['median']:.3f}"
+                    line += f" [{ratio['lower_quartile']:.3f}, {ratio['upper_quartile']:.3f}]"
+                print(line)
+        print(f"  {'counted operations, 1e9':<42}{'MDM':>9}{'VADD':>10}   ratio")
+        for kind, mdm in result["operations"]["MDM"].items():
+            vadd = result["operations"]["VADD"][kind]
+            print(f"    {kind.replace('_', ' '):<40}{mdm / 1e9:>9.3f}{vadd / 1e9:>10.3f}   {vadd / mdm:.3f}")
+        if "goal" in result:
+            goal = result["goal"]
+            verdict = "met" if goal["met"] else "MISSED"
+            print(f"  goal: ELBO module to plain PyTorch at most {goal['ratio_at_most']}: {verdict}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print the table and write the JSON file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, help="threads of a CPU operation; default PyTorch's")
+    parser.add_argument("--rounds", type=int, help="rounds of each comparison; default a workload's own")
+    parser.add_argument("--batch-size", type=int, default=4, help="sequences of the transformer's batch")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder of the JSON file; default benchmarks/results")
+    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that everything runs")
+    args = parser.parse_args(argv)
+    if args.rounds is not None and args.rounds < 2:
+        parser.error("--rounds must be at least 2: quartiles need it.")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    # A smoke run's timings mean nothing and must not replace those that do.
+    folder = args.out or (ROOT / "outputs" / "benchmarks" if args.smoke else RESULTS)
+    if args.smoke:
+        args.rounds, args.batch_size = 2, 2
+    torch.manual_seed(args.seed)
+
+    workloads = [
+        transformer_workload(args.batch_size, rounds=40, is_small=args.smoke),
+        digits_workload(8 if args.smoke else 128, rounds=200),
+    ]
+    results = {}
+    for workload in workloads:
+        workload = dataclasses.replace(workload, x_0=workload.x_0.to(args.device))
+        results[workload.name] = measure(workload, args)
+    print_table(results)
+    name = "step_overhead" if args.device == "cpu" else f"step_overhead-{args.device}"
+    path = write_report(name, results, seed=args.seed, device=args.device, folder=folder)
+    print(f"\nwrote {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
+
+
+if __name__ == "__main__":
+    main()

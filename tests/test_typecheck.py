@@ -1,0 +1,61 @@
+"""``VADD_TYPECHECK=1`` turns the annotations into checks; without it nothing is checked or imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A schedule takes times of shape (batch,); these have shape (2, 2).
+WRONG_SHAPE = """
+import sys
+import torch
+from vadd.schedules import LinearSchedule
+print(tuple(LinearSchedule().alpha(torch.full((2, 2), 0.5)).shape), "beartype" in sys.modules)
+"""
+RIGHT_SHAPE = WRONG_SHAPE.replace("(2, 2)", "(2,)")
+WITHOUT_BEARTYPE = "import sys\nsys.modules['beartype'] = None\nimport vadd"
+
+
+def run(code: str, setting: str | None) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, with the variable set, or unset."""
+    environment = {name: value for name, value in os.environ.items() if name != "VADD_TYPECHECK"}
+    if setting is not None:
+        environment["VADD_TYPECHECK"] = setting
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_wrong_shape_raises_with_the_checks():
+    done = run(WRONG_SHAPE, "1")
+    assert done.returncode != 0
+    assert "jaxtyping.TypeCheckError" in done.stderr
+    assert "alpha" in done.stderr
+
+
+def test_a_right_shape_passes_with_the_checks_and_without_warnings():
+    done = run(RIGHT_SHAPE, "1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(2,) True\n", "")
+
+
+@pytest.mark.parametrize("setting", [None, "0"])
+def test_nothing_is_checked_or_imported_without_them(setting):
+    done = run(WRONG_SHAPE, setting)
+    assert (done.returncode, done.stdout) == (0, "(2, 2) False\n"), done.stderr
+
+
+def test_a_missing_checker_is_named():
+    done = run(WITHOUT_BEARTYPE, "1")
+    assert done.returncode != 0
+    assert "vadd.errors.ConfigError: VADD_TYPECHECK=1 needs the package beartype" in done.stderr
+    assert run(WITHOUT_BEARTYPE, "0").returncode == 0
+
+
+def test_an_unknown_setting_is_refused():
+    done = run("import vadd", "yes")
+    assert done.returncode != 0
+    assert "vadd.errors.ConfigError: the environment variable VADD_TYPECHECK must be 0 or 1" in done.stderr

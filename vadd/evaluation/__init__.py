@@ -1,0 +1,6 @@
+"""Bounds on the log-likelihood and diagnostics of the latent."""
+
+from vadd.evaluation.bounds import JumpCosts, jump_costs, log_likelihood_bound
+from vadd.evaluation.result import BoundResult, NotABoundError
+
+__all__ = ["BoundResult", "JumpCosts", "NotABoundError", "jump_costs", "log_likelihood_bound"]

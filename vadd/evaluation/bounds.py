@@ -1,0 +1,356 @@
+"""Bounds on the log-likelihood, each for the sampler that it names."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vadd.errors import ConfigError, DomainError
+from vadd.evaluation.importance import LatentIntegral, Proposal, evaluating
+from vadd.evaluation.result import BoundResult, collect
+from vadd.evaluation.trajectories import shared_trajectories
+from vadd.guide import RecognitionGuide
+from vadd.model import VADDModel
+from vadd.objectives.corruption import explain_all_masked, share_latent
+from vadd.objectives.times import count_free, stratified_uniform
+from vadd.samplers.time_grid import TimeGrid, resolve_grid
+from vadd.types import CorruptedBatch, Flags, PerSequence, Tokens
+
+__all__ = ["JumpCosts", "jump_costs", "log_likelihood_bound"]
+
+Kind = Literal["finite-step", "continuous", "marginal", "shared-latent", "delbo", "conditional"]
+_KINDS = ("finite-step", "continuous", "marginal", "shared-latent", "delbo", "conditional")
+
+
+class JumpCosts(NamedTuple):
+    """Cost of one jump in nats, estimates and their standard errors, shape ``(batch,)`` each."""
+
+    nats_per_sequence: PerSequence
+    stderr_per_sequence: PerSequence
+
+
+def log_likelihood_bound(
+    model: VADDModel,
+    guide: RecognitionGuide,
+    x_0: Tokens,
+    *,
+    bound: Kind,
+    num_steps: int | None = None,
+    num_latents: int = 1,
+    proposal: Proposal | None = None,
+    latents: Literal["fresh", "null"] = "fresh",
+    time_grid: TimeGrid | None = None,
+    mask_ratio: float = 1.0,
+    num_draws: int | None = None,
+    num_jumps: int | None = None,
+    is_frozen: Flags | None = None,
+    is_padding: Flags | None = None,
+    condition: Tensor | None = None,
+    seed: int = 0,
+    rows_per_call: int = 1024,
+) -> BoundResult:
+    r"""Upper bounds on the negative log-likelihood of sequences, in nats.
+
+    ============== =========================================================================
+    bound          sampler that it bounds
+    ============== =========================================================================
+    finite-step    ancestral, ``num_steps`` steps, a fresh latent at each
+    marginal       the same in infinitely many steps, the latent integrated out for each token
+    continuous     the same, one guide draw a jump and the KL paid once a token: loosest
+    shared-latent  one latent a trajectory; ``num_steps`` steps, None for infinitely many
+    conditional    one jump that reveals a random ``mask_ratio`` of the tokens, given the others
+    delbo          none (the published metric), but for a model without a latent
+    ============== =========================================================================
+
+    Without a latent (or with ``latents="null"``) finite-step is the masked diffusion bound on its
+    grid, marginal, continuous and delbo its continuous-time bound. Estimates are unbiased for
+    the bound with ``num_latents`` draws inside the logarithm; more draws tighten it. The number
+    of masked tokens is stratified, so variances are finite.
+
+    Args:
+        model, guide: the pair, evaluated with dropout off.
+        x_0: clean tokens, shape ``(batch, dim)``.
+        bound: which bound.
+        num_steps: steps ``T`` of the sampler, for finite-step and shared-latent.
+        num_latents: draws ``K`` inside each logarithm.
+        proposal: where these come from; default the guide, and the prior for ``"marginal"``.
+        latents: ``"null"`` evaluates the sampler that uses the null latent.
+        time_grid: as in :func:`vadd.samplers.sample`.
+        mask_ratio: share of free tokens masked, for conditional.
+        num_draws: masks drawn for each sequence; default 1 for finite-step and shared-latent, where
+            a draw visits several jumps, and 8 otherwise.
+        num_jumps: jumps visited in a draw of finite-step and shared-latent, stratified over the grid;
+            default all, at most 16.
+        is_frozen: positions that are given: never scored.
+        is_padding: positions without data: never scored, hidden from the networks.
+        condition: passed on to the networks.
+        seed: of masks and latents; masks do not depend on the model.
+        rows_per_call: most rows in one call of the denoiser.
+
+    Returns:
+        The estimates, with standard errors and what they bound.
+
+    Raises:
+        ConfigError, DomainError: on options that do not fit the bound.
+    """
+    if bound not in _KINDS:
+        raise ConfigError(f"bound must be one of {', '.join(_KINDS)}, got {bound!r}.")
+    _check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps)
+    per_draw = bound not in ("finite-step", "shared-latent")
+    num_draws = (8 if per_draw else 1) if num_draws is None else num_draws
+    if num_draws < 1:
+        raise DomainError(f"num_draws must be at least 1, got {num_draws}.")
+    options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
+    masks = torch.Generator(x_0.device).manual_seed(seed)
+    integral = LatentIntegral(
+        model,
+        guide,
+        num_latents,
+        proposal or ("prior" if bound == "marginal" else "guide"),
+        latents,
+        torch.Generator(x_0.device).manual_seed(seed + 1),
+        rows_per_call,
+    )
+    model.process.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
+    num_free = count_free(x_0, is_frozen, is_padding)
+    estimate: Callable[[Tokens, dict[str, Any]], list[Tensor]]
+    if bound in ("finite-step", "shared-latent"):
+        grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
+        visit = _finite_step if bound == "finite-step" else _shared
+
+        def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
+            return [visit(integral, rows, grid, num_jumps, masks, given) for _ in range(num_draws)]
+    else:
+
+        def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
+            return list(_by_count(integral, rows, bound, mask_ratio, num_draws, masks, given))
+
+    with evaluating(model, guide):
+        parts = [estimate(rows, given) for rows, given in _slices(x_0, options, rows_per_call)]
+    draws = [-torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+    num_scored = _masked_count(num_free, mask_ratio) if bound == "conditional" else num_free
+    claim = _claim(bound, integral, num_steps, mask_ratio)
+    return collect(bound, claim, draws, num_scored, num_latents, seed)
+
+
+def jump_costs(
+    model: VADDModel,
+    guide: RecognitionGuide,
+    x_0: Tokens,
+    t: float,
+    s: float,
+    *,
+    num_latents: int = 1,
+    proposal: Proposal = "guide",
+    latents: Literal["fresh", "null"] = "fresh",
+    num_draws: int = 1,
+    is_frozen: Flags | None = None,
+    is_padding: Flags | None = None,
+    condition: Tensor | None = None,
+    seed: int = 0,
+    rows_per_call: int = 1024,
+) -> JumpCosts:
+    """Cost of the jump from ``t`` to ``s``: the finite-step bound of a grid is the sum over its jumps.
+
+    Args:
+        model, guide, x_0: as in :func:`log_likelihood_bound`.
+        t, s: times, ``0 <= s < t <= 1``.
+        num_latents, proposal, latents, num_draws, is_frozen, is_padding, condition, seed, rows_per_call:
+            as in :func:`log_likelihood_bound`.
+
+    Raises:
+        ConfigError, DomainError: on options outside their range.
+    """
+    if not 0 <= s < t <= 1:
+        raise DomainError(f"a jump needs 0 <= s < t <= 1, got t={t}, s={s}.")
+    options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
+    masks = torch.Generator(x_0.device).manual_seed(seed)
+    latent_generator = torch.Generator(x_0.device).manual_seed(seed + 1)
+    integral = LatentIntegral(model, guide, num_latents, proposal, latents, latent_generator, rows_per_call)
+    parts = []
+    with evaluating(model, guide):
+        for rows, given in _slices(x_0, options, rows_per_call):
+            times = (torch.full(rows.shape[:1], float(v), device=rows.device) for v in (t, s))
+            t_row, s_row = times
+            parts.append([-_jump(integral, rows, t_row, s_row, masks, given) for _ in range(num_draws)])
+    draws = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+    result = collect("jump", None, draws, count_free(x_0, is_frozen, is_padding), num_latents, seed)
+    return JumpCosts(result.nats_per_sequence, result.stderr_per_sequence)
+
+
+def _jump(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    t: Tensor,
+    s: Tensor,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Tensor:
+    """Log-probability of what a jump reveals, one estimate a row."""
+    process = integral.model.process
+    batch = process.corrupt(x_0, t, s, generator=masks, **options)
+    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
+    if not integral.integrates or (one_draw and integral.guide.explains == "masked"):
+        # The expectation over what is revealed has a closed form.
+        everything = explain_all_masked(batch)
+        u = process.reveal_probability(t.double(), s.double())
+        likelihood, kl = integral.pairwise(everything)
+        return u * likelihood - (1 - (1 - u) ** batch.is_masked.sum(-1)) * kl
+    if one_draw:
+        likelihood, kl = integral.pairwise(batch)
+        return likelihood - torch.where(batch.target.any(-1), kl, 0.0)
+    return integral.joint(batch)
+
+
+def _finite_step(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    grid: Tensor,
+    num_jumps: int | None,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Tensor:
+    return sum(
+        weight * _jump(integral, x_0, t, s, masks, options)
+        for t, s, weight in _visits(grid, x_0, num_jumps, masks)
+    )
+
+
+def _shared(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    grid: Tensor | None,
+    num_jumps: int | None,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Tensor:
+    process = integral.model.process
+    start = process.corrupt(x_0, x_0.new_ones(x_0.shape[0], dtype=torch.get_default_dtype()), **options)
+    start = share_latent(start, process.mask_id)
+    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
+    if integral.integrates and not one_draw:
+        return shared_trajectories(integral, start, grid, masks)
+    total, kl = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device), 0.0
+    if grid is None:
+        num_free = start.is_masked.sum(-1)
+        for d in range(num_jumps or 8):
+            batch = process.corrupt_count(
+                x_0, _strata(num_free, d, num_jumps or 8, masks), generator=masks, **options
+            )
+            weight = num_free / batch.is_masked.sum(-1).clamp(min=1) / (num_jumps or 8)
+            likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
+            total = total + weight * likelihood
+    else:
+        for t, s, weight in _visits(grid, x_0, num_jumps, masks):
+            batch = explain_all_masked(process.corrupt(x_0, t, s, generator=masks, **options))
+            likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
+            total = total + weight * process.reveal_probability(t.double(), s.double()) * likelihood
+    return total - torch.where(start.is_masked.any(-1), kl, 0.0)
+
+
+def _by_count(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    bound: str,
+    mask_ratio: float,
+    num_draws: int,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Iterator[Tensor]:
+    """Bounds that are sums over the number of masked tokens, one draw from each of ``num_draws`` strata."""
+    num_free = count_free(x_0, options["is_frozen"], options["is_padding"])
+    for d in range(num_draws):
+        if bound == "conditional":
+            count = _masked_count(num_free, mask_ratio)
+        else:
+            count = _strata(num_free, d, num_draws, masks)
+        batch = integral.model.process.corrupt_count(x_0, count, generator=masks, **options)
+        weight = num_free / count.clamp(min=1).double()
+        has_target = count > 0
+        if bound == "conditional":
+            value = integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
+        elif bound == "marginal":
+            value = weight * integral.marginal(batch)
+        elif bound == "continuous":
+            value = weight * _difference(integral, batch, count.double())
+        else:
+            value = weight * (
+                integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
+            )
+        yield torch.where(has_target, value, 0.0)
+
+
+def _difference(integral: LatentIntegral, batch: CorruptedBatch, kl_factor: Any) -> Tensor:
+    likelihood, kl = integral.pairwise(batch)
+    return likelihood - kl_factor * kl
+
+
+def _visits(
+    grid: Tensor, x_0: Tensor, num_jumps: int | None, masks: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Jumps ``(t, s)`` of each row with their common weight, stratified over the grid where not all are visited."""
+    total = len(grid) - 1
+    visited = min(total, 16) if num_jumps is None else min(num_jumps, total)
+    dtype = torch.get_default_dtype()
+    times = grid.to(x_0.device, dtype)
+    for j in range(visited):
+        if visited == total:
+            index = torch.full(x_0.shape[:1], j, device=x_0.device)
+        else:
+            uniform = stratified_uniform(x_0.shape[0], device=x_0.device, generator=masks)
+            index = ((j + uniform) * (total / visited)).long().clamp(max=total - 1)
+        yield times[index], times[index + 1], total / visited
+
+
+def _strata(num_free: Tensor, stratum: int, num_strata: int, masks: torch.Generator) -> Tensor:
+    """Numbers of masked tokens, uniform on ``1..num_free`` once the strata are pooled."""
+    uniform = stratified_uniform(num_free.shape[0], device=num_free.device, generator=masks)
+    count = 1 + ((stratum + uniform) / num_strata * num_free).long()
+    return torch.minimum(count, num_free)
+
+
+def _masked_count(num_free: Tensor, mask_ratio: float) -> Tensor:
+    return (num_free * mask_ratio).ceil().long().clamp(min=0)
+
+
+def _slices(
+    x_0: Tensor, options: dict[str, Tensor | None], size: int
+) -> Iterator[tuple[Tensor, dict[str, Tensor | None]]]:
+    for start in range(0, x_0.shape[0], size):
+        rows = slice(start, start + size)
+        yield x_0[rows], {name: None if v is None else v[rows] for name, v in options.items()}
+
+
+def _check_options(
+    bound: str,
+    num_steps: int | None,
+    num_latents: int,
+    proposal: str | None,
+    mask_ratio: float,
+    num_jumps: int | None,
+) -> None:
+    if bound == "finite-step" and num_steps is None:
+        raise ConfigError('bound="finite-step" needs num_steps, the number of steps of the sampler.')
+    if num_steps is not None and bound not in ("finite-step", "shared-latent"):
+        raise ConfigError(f"num_steps has no meaning for bound={bound!r}.")
+    if bound == "continuous" and (num_latents != 1 or proposal not in (None, "guide")):
+        raise ConfigError(
+            'bound="continuous" has one guide draw a jump; for more use bound="marginal", which is tighter.'
+        )
+    if not 0 < mask_ratio <= 1:
+        raise DomainError(f"mask_ratio must lie in (0, 1], got {mask_ratio}.")
+    if num_jumps is not None and num_jumps < 1:
+        raise DomainError(f"num_jumps must be at least 1, got {num_jumps}.")
+
+
+def _claim(bound: str, integral: LatentIntegral, num_steps: int | None, mask_ratio: float) -> str | None:
+    steps = f"{num_steps} steps" if num_steps is not None else "infinitely many steps"
+    kind = "the null latent" if integral.model.has_latent else "no latent"
+    if integral.integrates:
+        kind = "one latent a trajectory" if bound == "shared-latent" else "a fresh latent at each step"
+    if bound == "delbo" and integral.integrates:
+        return None
+    if bound == "conditional":
+        return f"one jump revealing {mask_ratio:.0%} of the tokens given the others, with {kind}"
+    return f"ancestral sampling in {steps}, with {kind}"
