@@ -36,14 +36,14 @@ def _global_state_is_left_alone() -> Iterator[None]:
         settings_before = pyro.settings.get()
         yield
         after = _global_state()
-        # Put right first, so that one leak fails one test.
-        torch.set_default_dtype(before["torch.get_default_dtype()"])
-        torch.set_default_device(before["torch.get_default_device()"])
-        torch.set_grad_enabled(before["torch.is_grad_enabled()"])
-        torch.use_deterministic_algorithms(before["torch.are_deterministic_algorithms_enabled()"])
-        jaxtyping.config.update("jaxtyping_disable", before["jaxtyping.config.jaxtyping_disable"])
-        pyro.settings.set(**settings_before)
-    leaks = [f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+        leaks = [f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+        if leaks:  # put right, so that one leak fails one test
+            torch.set_default_dtype(before["torch.get_default_dtype()"])
+            torch.set_default_device(before["torch.get_default_device()"])
+            torch.set_grad_enabled(before["torch.is_grad_enabled()"])
+            torch.use_deterministic_algorithms(before["torch.are_deterministic_algorithms_enabled()"])
+            jaxtyping.config.update("jaxtyping_disable", before["jaxtyping.config.jaxtyping_disable"])
+            pyro.settings.set(**settings_before)
     if leaks:
         pytest.fail("the test leaks global state: " + "; ".join(leaks), pytrace=False)
 

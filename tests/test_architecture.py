@@ -139,8 +139,8 @@ import importlib, pkgutil, sys, warnings
 warnings.simplefilter("error")
 import vadd
 
-OPTIONAL = ("accelerate", "beartype", "datasets", "hypothesis", "matplotlib", "scipy", "sklearn", "tokenizers",
-            "torchmetrics", "torchvision")
+OPTIONAL = ("accelerate", "beartype", "datasets", "hypothesis", "matplotlib", "scipy", "sklearn",
+            "tokenizers", "torchmetrics", "torchvision")
 def refuse_optional(name):
     loaded = [package for package in OPTIONAL if package in sys.modules]
     assert not loaded, f"importing {name} imports {loaded}, which a plain installation may lack"

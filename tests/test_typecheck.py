@@ -9,14 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# A schedule takes times of shape (batch,); these have shape (2, 2).
+# Tokens have shape (batch, dim); this prior reads no more than the batch size and would not notice.
 WRONG_SHAPE = """
 import sys
 import torch
-from vadd.schedules import LinearSchedule
-print(tuple(LinearSchedule().alpha(torch.full((2, 2), 0.5)).shape), "beartype" in sys.modules)
+from vadd.priors import StandardNormalPrior
+normal = StandardNormalPrior(4)(torch.zeros((3,), dtype=torch.long), torch.ones(3))
+print(*normal.batch_shape, *normal.event_shape, "beartype" in sys.modules)
 """
-RIGHT_SHAPE = WRONG_SHAPE.replace("(2, 2)", "(2,)")
+RIGHT_SHAPE = WRONG_SHAPE.replace("(3,)", "(3, 5)")
 WITHOUT_BEARTYPE = "import sys\nsys.modules['beartype'] = None\nimport vadd"
 
 
@@ -34,18 +35,18 @@ def test_a_wrong_shape_raises_with_the_checks():
     done = run(WRONG_SHAPE, "1")
     assert done.returncode != 0
     assert "jaxtyping.TypeCheckError" in done.stderr
-    assert "alpha" in done.stderr
+    assert "x_t" in done.stderr
 
 
 def test_a_right_shape_passes_with_the_checks_and_without_warnings():
     done = run(RIGHT_SHAPE, "1")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(2,) True\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3 4 True\n", "")
 
 
 @pytest.mark.parametrize("setting", [None, "0"])
 def test_nothing_is_checked_or_imported_without_them(setting):
     done = run(WRONG_SHAPE, setting)
-    assert (done.returncode, done.stdout) == (0, "(2, 2) False\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "3 4 False\n"), done.stderr
 
 
 def test_a_missing_checker_is_named():

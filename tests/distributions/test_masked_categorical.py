@@ -317,6 +317,17 @@ def test_extreme_uniforms_select_the_first_and_last_possible_token(
     assert sample_categorical(logits) == (first if uniform == 0 else last)
 
 
+def test_rounding_of_the_cumulative_sum_never_selects_an_impossible_token(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(200, 1001, generator=generator)
+    logits[:, -1] = -torch.inf
+    uniform = 1 - 2.0**-53
+    total = logits.double().softmax(-1).cumsum(-1)[:, -1]
+    assert (total < uniform).any(), "the case does not occur"
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64))
+    assert (sample_categorical(logits) < 1000).all()
+
+
 def test_a_generator_determines_the_draw_and_leaves_the_global_state_alone():
     d = MaskedCategorical(torch.zeros(2, 50, 9), torch.full((2, 50), 9), 9)
     before = torch.get_rng_state()

@@ -137,7 +137,7 @@ def test_mean_loss_at_uniform_times_is_the_same_for_every_schedule(schedule):
 def test_each_masked_set_has_its_enumerated_terms(times):
     """The KL is exact in every row; the reconstruction in the mean over latents, for each set and sequence.
 
-    56 means of about 1,600 draws each, of bounded values; threshold 6.5, family-wise false-alarm rate
+    56 means of over 500 draws each, of bounded values; threshold 6.5, family-wise false-alarm rate
     below 1e-7 by the normal approximation.
     """
     model, guide = make_pair()
@@ -158,7 +158,7 @@ def test_each_masked_set_has_its_enumerated_terms(times):
             )
             draws = terms.reconstruction[rows] / weights.likelihood[rows]
             error = draws.std() / len(draws) ** 0.5
-            assert 9.6 * error < 0.2 * reconstruction[k].clamp(min=0.5)  # a fifth is caught, as above
+            assert 9.6 * error < 0.2 * reconstruction[k].clamp(min=1.0)  # a fifth, or 0.2 nats, is caught
             assert abs(draws.mean() - reconstruction[k]) < 6.5 * error + 1e-12
 
 

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from vadd.errors import ConfigError, DomainError
+from vadd.evaluation.estimators import by_count, finite_step, jump, masked_count, shared_latent
 from vadd.evaluation.importance import LatentIntegral, Proposal, evaluating
 from vadd.evaluation.result import BoundResult, collect
-from vadd.evaluation.trajectories import shared_trajectories
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.objectives.corruption import explain_all_masked, share_latent
-from vadd.objectives.times import count_free, stratified_uniform
+from vadd.objectives.times import count_free
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
-from vadd.types import CorruptedBatch, Flags, PerSequence, Tokens
+from vadd.types import Flags, PerSequence, Tokens
 
 __all__ = ["JumpCosts", "jump_costs", "log_likelihood_bound"]
 
@@ -117,19 +116,19 @@ def log_likelihood_bound(
     estimate: Callable[[Tokens, dict[str, Any]], list[Tensor]]
     if bound in ("finite-step", "shared-latent"):
         grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
-        visit = _finite_step if bound == "finite-step" else _shared
+        visit = finite_step if bound == "finite-step" else shared_latent
 
         def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
             return [visit(integral, rows, grid, num_jumps, masks, given) for _ in range(num_draws)]
     else:
 
         def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
-            return list(_by_count(integral, rows, bound, mask_ratio, num_draws, masks, given))
+            return list(by_count(integral, rows, bound, mask_ratio, num_draws, masks, given))
 
     with evaluating(model, guide):
         parts = [estimate(rows, given) for rows, given in _slices(x_0, options, rows_per_call)]
     draws = [-torch.cat(pieces) for pieces in zip(*parts, strict=True)]
-    num_scored = _masked_count(num_free, mask_ratio) if bound == "conditional" else num_free
+    num_scored = masked_count(num_free, mask_ratio) if bound == "conditional" else num_free
     claim = _claim(bound, integral, num_steps, mask_ratio)
     return collect(bound, claim, draws, num_scored, num_latents, seed)
 
@@ -173,145 +172,10 @@ def jump_costs(
         for rows, given in _slices(x_0, options, rows_per_call):
             times = (torch.full(rows.shape[:1], float(v), device=rows.device) for v in (t, s))
             t_row, s_row = times
-            parts.append([-_jump(integral, rows, t_row, s_row, masks, given) for _ in range(num_draws)])
+            parts.append([-jump(integral, rows, t_row, s_row, masks, given) for _ in range(num_draws)])
     draws = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
     result = collect("jump", None, draws, count_free(x_0, is_frozen, is_padding), num_latents, seed)
     return JumpCosts(result.nats_per_sequence, result.stderr_per_sequence)
-
-
-def _jump(
-    integral: LatentIntegral,
-    x_0: Tensor,
-    t: Tensor,
-    s: Tensor,
-    masks: torch.Generator,
-    options: dict[str, Any],
-) -> Tensor:
-    """Log-probability of what a jump reveals, one estimate a row."""
-    process = integral.model.process
-    batch = process.corrupt(x_0, t, s, generator=masks, **options)
-    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
-    if not integral.integrates or (one_draw and integral.guide.explains == "masked"):
-        # The expectation over what is revealed has a closed form.
-        everything = explain_all_masked(batch)
-        u = process.reveal_probability(t.double(), s.double())
-        likelihood, kl = integral.pairwise(everything)
-        return u * likelihood - (1 - (1 - u) ** batch.is_masked.sum(-1)) * kl
-    if one_draw:
-        likelihood, kl = integral.pairwise(batch)
-        return likelihood - torch.where(batch.target.any(-1), kl, 0.0)
-    return integral.joint(batch)
-
-
-def _finite_step(
-    integral: LatentIntegral,
-    x_0: Tensor,
-    grid: Tensor,
-    num_jumps: int | None,
-    masks: torch.Generator,
-    options: dict[str, Any],
-) -> Tensor:
-    return sum(
-        weight * _jump(integral, x_0, t, s, masks, options)
-        for t, s, weight in _visits(grid, x_0, num_jumps, masks)
-    )
-
-
-def _shared(
-    integral: LatentIntegral,
-    x_0: Tensor,
-    grid: Tensor | None,
-    num_jumps: int | None,
-    masks: torch.Generator,
-    options: dict[str, Any],
-) -> Tensor:
-    process = integral.model.process
-    start = process.corrupt(x_0, x_0.new_ones(x_0.shape[0], dtype=torch.get_default_dtype()), **options)
-    start = share_latent(start, process.mask_id)
-    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
-    if integral.integrates and not one_draw:
-        return shared_trajectories(integral, start, grid, masks)
-    total, kl = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device), 0.0
-    if grid is None:
-        num_free = start.is_masked.sum(-1)
-        for d in range(num_jumps or 8):
-            batch = process.corrupt_count(
-                x_0, _strata(num_free, d, num_jumps or 8, masks), generator=masks, **options
-            )
-            weight = num_free / batch.is_masked.sum(-1).clamp(min=1) / (num_jumps or 8)
-            likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
-            total = total + weight * likelihood
-    else:
-        for t, s, weight in _visits(grid, x_0, num_jumps, masks):
-            batch = explain_all_masked(process.corrupt(x_0, t, s, generator=masks, **options))
-            likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
-            total = total + weight * process.reveal_probability(t.double(), s.double()) * likelihood
-    return total - torch.where(start.is_masked.any(-1), kl, 0.0)
-
-
-def _by_count(
-    integral: LatentIntegral,
-    x_0: Tensor,
-    bound: str,
-    mask_ratio: float,
-    num_draws: int,
-    masks: torch.Generator,
-    options: dict[str, Any],
-) -> Iterator[Tensor]:
-    """Bounds that are sums over the number of masked tokens, one draw from each of ``num_draws`` strata."""
-    num_free = count_free(x_0, options["is_frozen"], options["is_padding"])
-    for d in range(num_draws):
-        if bound == "conditional":
-            count = _masked_count(num_free, mask_ratio)
-        else:
-            count = _strata(num_free, d, num_draws, masks)
-        batch = integral.model.process.corrupt_count(x_0, count, generator=masks, **options)
-        weight = num_free / count.clamp(min=1).double()
-        has_target = count > 0
-        if bound == "conditional":
-            value = integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
-        elif bound == "marginal":
-            value = weight * integral.marginal(batch)
-        elif bound == "continuous":
-            value = weight * _difference(integral, batch, count.double())
-        else:
-            value = weight * (
-                integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
-            )
-        yield torch.where(has_target, value, 0.0)
-
-
-def _difference(integral: LatentIntegral, batch: CorruptedBatch, kl_factor: Any) -> Tensor:
-    likelihood, kl = integral.pairwise(batch)
-    return likelihood - kl_factor * kl
-
-
-def _visits(
-    grid: Tensor, x_0: Tensor, num_jumps: int | None, masks: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Jumps ``(t, s)`` of each row with their common weight, stratified over the grid where not all are visited."""
-    total = len(grid) - 1
-    visited = min(total, 16) if num_jumps is None else min(num_jumps, total)
-    dtype = torch.get_default_dtype()
-    times = grid.to(x_0.device, dtype)
-    for j in range(visited):
-        if visited == total:
-            index = torch.full(x_0.shape[:1], j, device=x_0.device)
-        else:
-            uniform = stratified_uniform(x_0.shape[0], device=x_0.device, generator=masks)
-            index = ((j + uniform) * (total / visited)).long().clamp(max=total - 1)
-        yield times[index], times[index + 1], total / visited
-
-
-def _strata(num_free: Tensor, stratum: int, num_strata: int, masks: torch.Generator) -> Tensor:
-    """Numbers of masked tokens, uniform on ``1..num_free`` once the strata are pooled."""
-    uniform = stratified_uniform(num_free.shape[0], device=num_free.device, generator=masks)
-    count = 1 + ((stratum + uniform) / num_strata * num_free).long()
-    return torch.minimum(count, num_free)
-
-
-def _masked_count(num_free: Tensor, mask_ratio: float) -> Tensor:
-    return (num_free * mask_ratio).ceil().long().clamp(min=0)
 
 
 def _slices(

@@ -1,9 +1,12 @@
 """Whole sampled trajectories inside the logarithm, for one latent a trajectory."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from vadd.evaluation.importance import LatentIntegral, log_mean
+from vadd.schedules import NoiseSchedule
 from vadd.types import CorruptedBatch, PerSequence
 
 __all__ = ["shared_trajectories"]
@@ -60,8 +63,10 @@ def _trajectory_scores(
     return total.reshape(copies, batch)
 
 
-def _thresholds(schedule, grid: Tensor | None, uniform: Tensor):  # noqa: ANN001, ANN202
-    """Times of each jump with the mask probabilities before and after, shape ``(rows,)`` and ``(rows, 1)``."""
+def _thresholds(
+    schedule: NoiseSchedule, grid: Tensor | None, uniform: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Times of each jump, with the mask probabilities before and after it."""
     dtype = torch.get_default_dtype()
     if grid is not None:
         probability = schedule.mask_probability(grid.to(uniform.device))

@@ -15,11 +15,12 @@ def stratified_uniform(
     """Values in ``[0, 1)``, each uniform, one in each interval ``[k/num, (k+1)/num)``; float64.
 
     One uniform shifts an equidistant grid around the circle (Kingma et al., "Variational Diffusion
-    Models", arXiv 2107.00630, appendix I).
+    Models", arXiv 2107.00630, appendix I). The order is random: rows of a sorted batch stay exchangeable.
     """
     shift = torch.rand((), dtype=torch.float64, device=device, generator=generator)
     grid = torch.arange(num, dtype=torch.float64, device=device) / num
-    return torch.remainder(grid + shift, 1.0)
+    order = torch.randperm(num, device=device, generator=generator)
+    return torch.remainder(grid + shift, 1.0)[order]
 
 
 def count_free(x_0: Tokens, is_frozen: Flags | None, is_padding: Flags | None) -> Int[Tensor, " batch"]:

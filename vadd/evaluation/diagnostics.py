@@ -1,0 +1,160 @@
+"""Is the latent used? Numbers that tell a live latent from a collapsed one."""
+
+import math
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vadd.errors import ConfigError, DomainError
+from vadd.evaluation.estimators import masked_count
+from vadd.evaluation.importance import LatentIntegral, evaluating
+from vadd.guide import RecognitionGuide
+from vadd.model import VADDModel
+from vadd.objectives.times import count_free
+from vadd.samplers.latent_policy import draw
+from vadd.types import Distribution, Tokens
+
+__all__ = ["LatentDiagnosis", "diagnose_latent"]
+
+
+@dataclass(frozen=True)
+class LatentDiagnosis:
+    """What the latent carries, in nats per sequence.
+
+    Attributes:
+        mask_ratios: upper ends of the bins of the share of masked tokens.
+        kl_per_bin: mean KL of guide and prior in each bin, shape ``(bins,)``.
+        kl_per_dimension: the same for each latent component, shape ``(bins, *latent_shape)``; None where
+            guide or prior are not diagonal normals.
+        active_units: latent components whose posterior mean varies over the data by more than 0.01
+            (Burda et al., arXiv 1509.00519), with all tokens masked.
+        mutual_information: between sequence and latent with all tokens masked; an estimate on this
+            batch, which cannot exceed the logarithm of its size.
+        prior_gap: KL divergence of the aggregate posterior from the prior, likewise: the mass
+            that sampling from the prior misses. With the mutual information it adds up to the KL.
+        mixture_off_loss: nats of the one-step likelihood that are lost when the latent is fixed at zero.
+            About zero for a collapsed latent.
+        num_latent: number of latent components.
+    """
+
+    mask_ratios: Float[Tensor, " bins"]
+    kl_per_bin: Float[Tensor, " bins"]
+    kl_per_dimension: Float[Tensor, "bins *latent"] | None
+    active_units: int
+    mutual_information: float
+    prior_gap: float
+    mixture_off_loss: float
+    num_latent: int
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether no component of the latent carries information."""
+        return self.active_units == 0
+
+    def __str__(self) -> str:
+        bins = ", ".join(
+            f"{float(r):.0%}: {float(k):.2f}" for r, k in zip(self.mask_ratios, self.kl_per_bin, strict=True)
+        )
+        state = "collapsed" if self.is_collapsed else "in use"
+        return (
+            f"latent {state}: {self.active_units} of {self.num_latent} units active, "
+            f"mutual information {self.mutual_information:.2f} nats, prior gap {self.prior_gap:.2f}, "
+            f"mixture-off loss {self.mixture_off_loss:.2f}; KL by share masked: {bins}"
+        )
+
+
+def diagnose_latent(
+    model: VADDModel,
+    guide: RecognitionGuide,
+    x_0: Tokens,
+    *,
+    num_bins: int = 4,
+    num_latents: int = 64,
+    is_frozen: Tensor | None = None,
+    is_padding: Tensor | None = None,
+    condition: Tensor | None = None,
+    seed: int = 0,
+    rows_per_call: int = 1024,
+) -> LatentDiagnosis:
+    """Measure how the pair uses its latent on a batch.
+
+    Args:
+        model, guide: the pair, evaluated with dropout off.
+        x_0: clean tokens, shape ``(batch, dim)``; a few hundred sequences give useful numbers.
+        num_bins: bins of the share of masked tokens, for the KL.
+        num_latents: latents for the one-step likelihood, half from guide and prior each.
+        is_frozen, is_padding, condition: as in :func:`~vadd.evaluation.log_likelihood_bound`.
+        seed: of masks and latents.
+        rows_per_call: most rows in one call of the denoiser.
+
+    Raises:
+        ConfigError: if the model has no latent.
+        DomainError: on fewer than two sequences or no bin.
+    """
+    if not model.has_latent:
+        raise ConfigError("the model has no latent to diagnose: its latent_shape is (0,).")
+    if x_0.shape[0] < 2 or num_bins < 1:
+        raise DomainError(
+            f"need at least 2 sequences and 1 bin, got {x_0.shape[0]} and num_bins={num_bins}."
+        )
+    process = model.process
+    options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
+    masks, latents = (torch.Generator(x_0.device).manual_seed(seed + i) for i in range(2))
+    integral = LatentIntegral(model, guide, num_latents, "mixture", "fresh", latents, rows_per_call)
+    num_free = count_free(x_0, is_frozen, is_padding)
+    kl_per_bin, kl_per_dimension = [], []
+    with evaluating(model, guide):
+        for b in range(num_bins):
+            uniform = torch.rand(x_0.shape[0], generator=masks, device=x_0.device, dtype=torch.float64)
+            ratio = ((b + 1 - uniform) / num_bins).clamp(max=1.0)
+            count = torch.minimum((ratio * num_free).ceil().long(), num_free)
+            batch = process.corrupt_count(x_0, count, generator=masks, **options)
+            prior, posterior = integral.prior(batch), integral.posterior(batch)
+            apart = _kl_per_dimension(posterior, prior)
+            kl_per_dimension.append(apart)
+            kl_per_bin.append(
+                _kl(posterior, prior, latents) if apart is None else apart.flatten().sum(0, dtype=torch.float64)
+            )
+        start = process.corrupt_count(x_0, masked_count(num_free, 1.0), generator=masks, **options)
+        prior, posterior = integral.prior(start), integral.posterior(start)
+        information, gap = _split_kl(posterior, prior, latents)
+        off = integral.token_scores(start, torch.zeros_like(posterior.mean)).sum(-1)
+        loss = (integral.joint(start) - off).mean()
+    is_diagonal = kl_per_dimension[0] is not None
+    return LatentDiagnosis(
+        mask_ratios=torch.arange(1, num_bins + 1) / num_bins,
+        kl_per_bin=torch.stack(kl_per_bin).double(),
+        kl_per_dimension=torch.stack([k for k in kl_per_dimension if k is not None]) if is_diagonal else None,
+        active_units=int((posterior.mean.var(0) > 0.01).sum()),
+        mutual_information=information,
+        prior_gap=gap,
+        mixture_off_loss=float(loss),
+        num_latent=model.latent_shape.numel(),
+    )
+
+
+def _kl_per_dimension(posterior: Distribution, prior: Distribution) -> Tensor | None:
+    """Mean KL of each component, where both are diagonal normals."""
+    bases = [d.base_dist if isinstance(d, dist.Independent) else d for d in (posterior, prior)]
+    if not all(isinstance(base, dist.Normal) for base in bases):
+        return None
+    return torch.distributions.kl_divergence(*bases).mean(0)
+
+
+def _kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> Tensor:
+    z = draw(posterior, generator, torch.Size([16]))
+    return (posterior.log_prob(z) - prior.log_prob(z)).double().mean()
+
+
+def _split_kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> tuple[float, float]:
+    """Mutual information and gap to the prior, with the batch's mixture of posteriors as the aggregate."""
+    z = draw(posterior, generator)
+    batch = z.shape[0]
+    own = posterior.log_prob(z).double()
+    # log r(z_i | x_j) for every pair: latents on a new axis on the left, one row at a time.
+    pairs = torch.stack([posterior.log_prob(row.expand_as(z)).double() for row in z])
+    aggregate = pairs.logsumexp(1) - math.log(batch)
+    return float((own - aggregate).mean()), float((aggregate - prior.log_prob(z).double()).mean())

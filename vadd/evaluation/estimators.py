@@ -1,0 +1,153 @@
+"""Single draws of each bound: log-probabilities in nats, one a row, float64."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vadd.evaluation.importance import LatentIntegral
+from vadd.evaluation.trajectories import shared_trajectories
+from vadd.objectives.corruption import explain_all_masked, share_latent
+from vadd.objectives.times import count_free, stratified_uniform
+from vadd.types import CorruptedBatch
+
+__all__ = ["by_count", "finite_step", "jump", "masked_count", "shared_latent"]
+
+
+def jump(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    t: Tensor,
+    s: Tensor,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Tensor:
+    """Log-probability of what a jump reveals, one estimate a row."""
+    process = integral.model.process
+    batch = process.corrupt(x_0, t, s, generator=masks, **options)
+    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
+    if not integral.integrates or (one_draw and integral.guide.explains == "masked"):
+        # The expectation over what is revealed has a closed form.
+        everything = explain_all_masked(batch)
+        u = process.reveal_probability(t.double(), s.double())
+        likelihood, kl = integral.pairwise(everything)
+        return u * likelihood - (1 - (1 - u) ** batch.is_masked.sum(-1)) * kl
+    if one_draw:
+        likelihood, kl = integral.pairwise(batch)
+        return likelihood - torch.where(batch.target.any(-1), kl, 0.0)
+    return integral.joint(batch)
+
+
+def finite_step(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    grid: Tensor,
+    num_jumps: int | None,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Tensor:
+    """The jumps of a sampler with a fresh latent at each, summed."""
+    return sum(
+        weight * jump(integral, x_0, t, s, masks, options)
+        for t, s, weight in _visits(grid, x_0, num_jumps, masks)
+    )
+
+
+def shared_latent(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    grid: Tensor | None,
+    num_jumps: int | None,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Tensor:
+    """One latent a trajectory: closed form for one guide draw, whole trajectories otherwise."""
+    process = integral.model.process
+    start = process.corrupt(x_0, x_0.new_ones(x_0.shape[0], dtype=torch.get_default_dtype()), **options)
+    start = share_latent(start, process.mask_id)
+    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
+    if integral.integrates and not one_draw:
+        return shared_trajectories(integral, start, grid, masks)
+    total, kl = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device), 0.0
+    if grid is None:
+        num_free = start.is_masked.sum(-1)
+        for d in range(num_jumps or 8):
+            batch = process.corrupt_count(
+                x_0, _strata(num_free, d, num_jumps or 8, masks), generator=masks, **options
+            )
+            weight = num_free / batch.is_masked.sum(-1).clamp(min=1) / (num_jumps or 8)
+            likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
+            total = total + weight * likelihood
+    else:
+        for t, s, weight in _visits(grid, x_0, num_jumps, masks):
+            batch = explain_all_masked(process.corrupt(x_0, t, s, generator=masks, **options))
+            likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
+            total = total + weight * process.reveal_probability(t.double(), s.double()) * likelihood
+    return total - torch.where(start.is_masked.any(-1), kl, 0.0)
+
+
+def by_count(
+    integral: LatentIntegral,
+    x_0: Tensor,
+    bound: str,
+    mask_ratio: float,
+    num_draws: int,
+    masks: torch.Generator,
+    options: dict[str, Any],
+) -> Iterator[Tensor]:
+    """Bounds that are sums over the number of masked tokens, one draw from each of ``num_draws`` strata."""
+    num_free = count_free(x_0, options["is_frozen"], options["is_padding"])
+    for d in range(num_draws):
+        if bound == "conditional":
+            count = masked_count(num_free, mask_ratio)
+        else:
+            count = _strata(num_free, d, num_draws, masks)
+        batch = integral.model.process.corrupt_count(x_0, count, generator=masks, **options)
+        weight = num_free / count.clamp(min=1).double()
+        has_target = count > 0
+        if bound == "conditional":
+            value = integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
+        elif bound == "marginal":
+            value = weight * integral.marginal(batch)
+        elif bound == "continuous":
+            value = weight * _difference(integral, batch, count.double())
+        else:
+            value = weight * (
+                integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
+            )
+        yield torch.where(has_target, value, 0.0)
+
+
+def _difference(integral: LatentIntegral, batch: CorruptedBatch, kl_factor: Any) -> Tensor:
+    likelihood, kl = integral.pairwise(batch)
+    return likelihood - kl_factor * kl
+
+
+def _visits(
+    grid: Tensor, x_0: Tensor, num_jumps: int | None, masks: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Jumps ``(t, s)`` of each row with their common weight, stratified over the grid where not all are visited."""
+    total = len(grid) - 1
+    visited = min(total, 16) if num_jumps is None else min(num_jumps, total)
+    dtype = torch.get_default_dtype()
+    times = grid.to(x_0.device, dtype)
+    for j in range(visited):
+        if visited == total:
+            index = torch.full(x_0.shape[:1], j, device=x_0.device)
+        else:
+            uniform = stratified_uniform(x_0.shape[0], device=x_0.device, generator=masks)
+            index = ((j + uniform) * (total / visited)).long().clamp(max=total - 1)
+        yield times[index], times[index + 1], total / visited
+
+
+def _strata(num_free: Tensor, stratum: int, num_strata: int, masks: torch.Generator) -> Tensor:
+    """Numbers of masked tokens, uniform on ``1..num_free`` once the strata are pooled."""
+    uniform = stratified_uniform(num_free.shape[0], device=num_free.device, generator=masks)
+    count = 1 + ((stratum + uniform) / num_strata * num_free).long()
+    return torch.minimum(count, num_free)
+
+
+def masked_count(num_free: Tensor, mask_ratio: float) -> Tensor:
+    """Number of masked tokens at a ratio, rounded up."""
+    return (num_free * mask_ratio).ceil().long().clamp(min=0)
