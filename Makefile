@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-CODE := vadd tests examples
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -36,10 +35,10 @@ slow: setup
 	$(PY) -m pytest -n $(WORKERS) -m slow
 
 lint: setup
-	$(PY) -m ruff check $(CODE)
-	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 
 format: setup
-	$(PY) -m ruff check --fix $(CODE)
-	$(PY) -m ruff format $(CODE)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .

@@ -99,8 +99,10 @@ class PlainLoss(nn.Module):
     def forward(self, x_0: Tensor) -> Tensor:
         batch, dim = x_0.shape
         exact: dict[str, Any] = {"dtype": torch.float64, "device": x_0.device}
-        # As many masked tokens as a uniform draw from 1..dim says, stratified over the batch.
-        uniform = torch.remainder(torch.arange(batch, **exact) / batch + torch.rand((), **exact), 1.0)
+        # As many masked tokens as a uniform draw from 1..dim says, stratified over the batch in random order.
+        shift = torch.rand((), **exact)
+        grid = torch.arange(batch, **exact) / batch
+        uniform = torch.remainder(grid + shift, 1.0)[torch.randperm(batch, device=x_0.device)]
         counts = (1 + (uniform * dim).long()).clamp(max=dim)
         noise = torch.rand(x_0.shape, **exact)
         threshold = noise.sort(-1).values.gather(-1, counts[:, None] - 1)

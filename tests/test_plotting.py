@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vadd.errors import ConfigError, DomainError, ShapeError
-from vadd.plotting import image_grid, training_curves
+from vadd.plotting import density_grid, image_grid, training_curves
 
 pytest.importorskip("matplotlib")
 
@@ -65,6 +65,51 @@ def test_reference_and_neighbours_make_room(tmp_path):
     assert full.shape[1] > plain.shape[1] + 200
 
 
+def test_densities_lie_with_the_first_token_to_the_right_and_the_second_upwards(tmp_path):
+    truth = torch.full((10, 10), 0.01)
+    corner = torch.zeros(10, 10)
+    corner[0, 5:] = 0.01  # a column at the left edge, the upper half of it
+    blank = torch.zeros(10, 10)
+    saved = []
+    for p in (blank, corner):
+        density_grid(tmp_path / "a.png", {"A": {"1": blank, "2": p}}, reference=("truth", truth))
+        saved.append(read(tmp_path / "a.png"))
+    changed = (saved[0] - saved[1]).abs().amax(-1) > 0.1
+    block = round(1.7 * 160 / 10) * 10  # dots
+    where = changed.nonzero()
+    (top, left), (bottom, right) = where.amin(0).tolist(), where.amax(0).tolist()
+    width = changed.shape[1]
+    assert changed.double().mean() > 0
+    assert right - left + 1 == pytest.approx(block / 10, abs=2)
+    assert bottom - top + 1 == pytest.approx(block / 2, abs=2)
+    assert width - left == pytest.approx(block + 0.12 * 160, abs=3)  # the left edge of the last block
+    assert changed.shape[0] - bottom == pytest.approx(block / 2 + 0.12 * 160, abs=3)
+
+
+def test_densities_share_the_colours_of_the_reference(tmp_path):
+    truth, faint = torch.full((10, 10), 0.01), torch.full((10, 10), 0.0001)
+    shares = []
+    for p in (truth, faint):
+        density_grid(tmp_path / "a.png", {"A": {"1": p}}, reference=("truth", truth), title="Two laws")
+        shares.append(share_of(read(tmp_path / "a.png"), (8 / 255, 48 / 255, 107 / 255)))  # the darkest blue
+    assert shares[0] == pytest.approx(2 * shares[1], rel=0.01)
+    assert shares[1] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("p", "error"),
+    [
+        (torch.zeros(10, 9), ShapeError),
+        (torch.zeros(10), ShapeError),
+        (torch.full((10, 10), -0.1), DomainError),
+    ],
+)
+def test_densities_that_do_not_fit_are_an_error(monkeypatch, tmp_path, p, error):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(error):
+        density_grid(tmp_path / "a.png", {"A": {"1": p}}, reference=("truth", torch.zeros(10, 10)))
+
+
 def test_curves_are_drawn_in_the_colours_of_the_models(tmp_path):
     steps = list(range(100))
     history = {"step": steps, "reconstruction": [200.0 - s for s in steps], "kl": [0.1 * s for s in steps]}
@@ -76,7 +121,7 @@ def test_curves_are_drawn_in_the_colours_of_the_models(tmp_path):
 
 
 def test_smoothing_keeps_constants_and_the_mean_of_lines():
-    from vadd.plotting import _running_mean
+    from vadd.plotting.curves import _running_mean
 
     values = torch.arange(10.0)
     assert torch.allclose(_running_mean(torch.ones(10), 3), torch.ones(10))

@@ -27,7 +27,4 @@ class UniquelyNamedModule(PyroModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copying and unpickling end here.
         super().__setstate__(state)
-        old, new = self._pyro_name, self._fresh_name()
-        for module in self.modules():
-            if isinstance(module, PyroModule) and f"{module._pyro_name}.".startswith(f"{old}."):
-                module.__dict__["_pyro_name"] = new + module._pyro_name.removeprefix(old)
+        self.__dict__["_pyro_name"] = self._fresh_name()

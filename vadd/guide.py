@@ -38,11 +38,8 @@ class RecognitionGuide(UniquelyNamedModule):
             raise ConfigError(f'explains must be "masked" or "revealed", got {explains!r}.')
         self.recognition = recognition
         self.explains = explains
-
-    @property
-    def latent_shape(self) -> torch.Size:
-        """Shape of one sequence's latent."""
-        return torch.Size(self.recognition.latent_shape)
+        #: Shape of one sequence's latent. Kept here: reading a submodule costs a message a parameter.
+        self.latent_shape = torch.Size(recognition.latent_shape)
 
     def forward(self, batch: CorruptedBatch) -> Latents:
         """The Pyro program: sample ``z``."""

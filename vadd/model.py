@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import pyro
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from vadd._naming import UniquelyNamedModule
@@ -67,20 +68,18 @@ class VADDModel(UniquelyNamedModule):
         self.prior = prior
         self.process = process
         self.latent_dropout = float(latent_dropout)
+        #: Shape of one sequence's latent; ``(0,)`` for the plain masked diffusion model. Kept here:
+        #: reading a submodule in a Pyro program costs a message for each of its parameters.
+        self.latent_shape = torch.Size(prior.latent_shape)
         # The null latent: a fixed point in the prior's tail, told apart from draws by the denoiser.
         self.register_buffer("null_latent", torch.full(self.latent_shape, 3.0))
-
-    @property
-    def latent_shape(self) -> torch.Size:
-        """Shape of one sequence's latent; ``(0,)`` for the plain masked diffusion model."""
-        return torch.Size(self.prior.latent_shape)
 
     @property
     def has_latent(self) -> bool:
         """Whether the latent has any components."""
         return self.latent_shape.numel() > 0
 
-    def forward(self, batch: CorruptedBatch) -> Tokens:
+    def forward(self, batch: CorruptedBatch) -> Int[Tensor, "*particles batch dim"]:
         """The Pyro program: sample ``z``, observe the tokens that the jump reveals."""
         x_t, t = batch.latent_inputs
         prior = self.prior(x_t, t, **batch.network_options)
@@ -137,10 +136,12 @@ class VADDModel(UniquelyNamedModule):
         denoiser = self.denoiser
         is_feature = isinstance(denoiser, FeatureDenoiser)
         output = denoiser.features(*inputs, **options) if is_feature else denoiser(*inputs, **options)
-        if output.ndim != 3 or output.shape[:2] != inputs[0].shape:
+        size = output.shape[-1:] if is_feature else (self.process.vocab_size,)
+        if output.shape != (*inputs[0].shape, *size):
             raise ShapeError(
                 f"{type(denoiser).__name__} returned shape {tuple(output.shape)} for tokens of shape "
-                f"{tuple(inputs[0].shape)}; expected (batch, dim, {'hidden' if is_feature else 'vocab'})."
+                f"{tuple(inputs[0].shape)}; expected (batch, dim, {'hidden' if is_feature else 'vocab'}), with one "
+                f"entry for each of the {self.process.vocab_size} clean tokens in the logits."
             )
         output = output.reshape(*particles, *x_t.shape, -1)
         mask_id = self.process.mask_id
@@ -185,7 +186,7 @@ class VADDModel(UniquelyNamedModule):
         if t is None:
             fraction = (x_t == self.process.mask_id).double().mean(-1)
             t = self.process.schedule.time_of(fraction).to(torch.get_default_dtype())
-        return self.denoise(x_t, t, z).mode()
+        return self.denoise(x_t, t, z).mode
 
     @classmethod
     def from_mdm(

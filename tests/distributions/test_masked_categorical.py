@@ -79,7 +79,7 @@ def test_it_is_a_point_mass_where_nothing_is_masked(drawn):
     point = MaskedCategorical(logits, x_0, d.mask_id)
     assert (point.log_prob(x_0) == 0).all()
     assert torch.equal(point.sample(), x_0)
-    assert torch.equal(point.mode(), x_0)
+    assert torch.equal(point.mode, x_0)
     assert (point.entropy() == 0).all()
 
 
@@ -105,7 +105,7 @@ def test_logits_outside_the_target_are_ignored_even_if_nan(drawn):
     value = d.sample()
     assert torch.equal(other.log_prob(value), d.log_prob(value))
     assert torch.equal(other.entropy(), d.entropy())
-    assert torch.equal(other.mode(), d.mode())
+    assert torch.equal(other.mode, d.mode)
     seed = torch.Generator().manual_seed(0)
     assert torch.equal(other.sample(generator=seed), d.sample(generator=torch.Generator().manual_seed(0)))
     (gradient,) = torch.autograd.grad((other.log_prob(value) + other.entropy()).sum(), spoilt)
@@ -124,7 +124,7 @@ def test_entropy_equals_enumeration(drawn):
 @given(distributions())
 def test_mode_is_the_most_probable_sequence(drawn):
     d, _ = drawn
-    torch.testing.assert_close(d.log_prob(d.mode()), d.log_prob(all_values(d)).amax(0))
+    torch.testing.assert_close(d.log_prob(d.mode), d.log_prob(all_values(d)).amax(0))
 
 
 def test_entropy_of_a_deterministic_position_is_zero_with_finite_gradient():
@@ -244,26 +244,26 @@ def test_half_precision_logits_are_normalised_in_float32(dtype):
 
 
 def test_draws_follow_the_enumerated_law():
-    """Chi-square over 18 sequences, 100,000 draws; a probability off by 0.01 is missed less than once in 1000."""
+    """Chi-square over 9 sequences, 300,000 draws; a probability off by 0.01 is missed once in 1000."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 4, 3, generator=generator)
     x_t = torch.tensor([[3, 1, 3, 3]])
     target = torch.tensor([[True, False, True, False]])
     d = MaskedCategorical(logits, x_t, 3, target=target)
-    drawn = d.sample(torch.Size([100_000]), generator=generator)[:, 0]
+    drawn = d.sample(torch.Size([300_000]), generator=generator)[:, 0]
     values = all_values(d)[:, 0]
     probability = d.log_prob(values[:, None])[:, 0].double().exp()
     possible = probability > 0
     assert int(possible.sum()) == 9
     place = torch.tensor([64, 16, 4, 1])
     counts = torch.bincount((drawn * place).sum(-1), minlength=256)
-    assert int(counts[(values * place).sum(-1)[possible]].sum()) == 100_000
-    expected = 100_000 * probability[possible] / probability.sum()
+    assert int(counts[(values * place).sum(-1)[possible]].sum()) == 300_000
+    expected = 300_000 * probability[possible] / probability.sum()
     assert stats.chisquare(counts[(values * place).sum(-1)[possible]], expected).pvalue > FALSE_ALARM
 
 
 def test_categorical_draws_reach_rare_tokens(monkeypatch):
-    """A tail of mass 1e-6 over 63 tokens: the top 2e-6 of the uniforms, evenly spread, must fall half into it.
+    """A tail of mass 1e-6 over 63 tokens: half of the top 2e-6 of evenly spread uniforms must reach it.
 
     Deterministic. Single precision would leave most of the tail's tokens without a draw.
     """
@@ -279,9 +279,9 @@ def test_categorical_draws_reach_rare_tokens(monkeypatch):
 
 
 def test_categorical_draws_of_a_rare_tail_are_neither_too_few_nor_too_many():
-    """Exact binomial test, 500,000 draws, tail of mass 2e-4: a rate off by a half is missed once in 1000."""
+    """Exact binomial test, 500,000 draws, tail of mass 1e-3: a rate off by a half is missed once in 1000."""
     logits = torch.zeros(16)
-    logits[0] = math.log(15 / 2e-4)
+    logits[0] = math.log(15 / 1e-3)
     drawn = sample_categorical(logits.expand(500_000, 16), generator=torch.Generator().manual_seed(0))
     tail = torch.softmax(logits.double(), -1)[1:].sum().item()
     assert stats.binomtest(int((drawn > 0).sum()), 500_000, tail).pvalue > FALSE_ALARM

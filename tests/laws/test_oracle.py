@@ -1,4 +1,4 @@
-"""The enumeration oracle: checked against slower sums, closed forms and draws, then used to state the bounds."""
+"""The enumeration oracle, against slower sums, closed forms and draws; then the bounds, stated with it."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ from vadd.testing import (
     tiny_model,
 )
 from vadd.testing.oracle import distribution_nodes
-from vadd.testing.strategies import tiny_models
+from vadd.testing.strategies import schedules, tiny_models
 
 FALSE_ALARM = 1e-6
 ATOMS = [-1.0, 0.5, 2.0]
@@ -113,6 +113,7 @@ def test_sampler_probabilities_sum_to_one(model, num_steps, latents):
     torch.testing.assert_close(law.sum(), torch.ones((), dtype=torch.float64), rtol=1e-10, atol=1e-10)
 
 
+@torch.no_grad()
 def law_by_trajectories(model, num_tokens, grid, latents):
     """The sampler's law by walking every trajectory forwards, in plain Python."""
     vocab, mask = model.process.vocab_size, model.process.mask_id
@@ -174,21 +175,20 @@ def test_recursion_equals_the_sum_over_trajectories(vocab, num_tokens, schedule,
 @pytest.mark.parametrize("latents", ["fresh", "shared", "null"])
 @pytest.mark.parametrize("atoms", [ATOMS, None], ids=["atoms", "normal"])
 def test_draws_of_the_sampler_follow_the_enumerated_law(atoms, latents):
-    """Chi-square over 9 sequences, 100,000 draws; a probability off by 0.01 is missed once in 1000."""
+    """Chi-square over 9 sequences, 200,000 draws; a probability off by 0.01 is missed once in 1000."""
     model = tiny_model(3, 2, atoms=atoms, is_conditional=atoms is not None, scale=1.5, seed=1)
     generator = torch.Generator().manual_seed(0)
-    num, options = 100_000, {"num_steps": 2, "time_grid": cosine_grid, "latents": latents}
+    num, options = 200_000, {"num_steps": 2, "time_grid": cosine_grid, "latents": latents}
     drawn = model.sample(num, generator=generator, **options)
     counts = torch.bincount((drawn * torch.tensor([3, 1])).sum(-1), minlength=9)
     expected = num * exact_sampler_distribution(model, 2, **options)
     assert stats.chisquare(counts, expected / expected.sum() * num).pvalue > FALSE_ALARM / 6
 
 
-@settings(max_examples=30)
-@given(tiny_models())
-def test_without_a_latent_all_samplers_and_bounds_of_one_grid_agree(model):
-    if model.has_latent:
-        return
+@settings(max_examples=20)
+@given(st.integers(2, 3), st.integers(1, 3), schedules(), st.integers(0, 1000))
+def test_without_a_latent_all_samplers_and_bounds_of_one_grid_agree(vocab, num_tokens, schedule, seed):
+    model = tiny_model(vocab, num_tokens, latent_dim=0, schedule=schedule, seed=seed)
     x_0, guide = sequences_of(model), guide_for(model)
     fresh, shared = (
         exact_log_likelihood(model, x_0, num_steps=2, latents=name) for name in ("fresh", "shared")
@@ -230,7 +230,8 @@ def test_shared_bound_stays_below_the_likelihood_of_its_sampler(model, num_steps
 @given(tiny_models(), st.integers(0, 1000))
 def test_delbo_stays_below_the_joint_value(model, seed):
     x_0 = sequences_of(model)
-    assert (exact_delbo(model, guide_for(model, seed=seed), x_0) <= exact_joint(model, x_0) + SLACK).all()
+    bound = exact_delbo(model, guide_for(model, seed=seed), x_0, num_times=2)
+    assert (bound <= exact_joint(model, x_0, num_times=2) + SLACK).all()
 
 
 @settings(max_examples=20)
@@ -286,14 +287,14 @@ def test_many_steps_approach_the_marginal_bound_from_the_exact_posterior_at_firs
     x_0, guide = all_sequences(2, 2), RecognitionGuide(exact_posterior_recognition(model))
     limit = exact_marginal_bound(model, x_0)
     errors = [
-        (exact_finite_step_bound(model, guide, x_0, num_steps=T, target="revealed") - limit) for T in (32, 64)
+        (exact_finite_step_bound(model, guide, x_0, num_steps=T, target="revealed") - limit) for T in (16, 32)
     ]
-    torch.testing.assert_close(errors[0] / errors[1], torch.full((4,), 2.0).double(), rtol=0.1, atol=0)
-    assert (limit <= exact_log_likelihood(model, x_0, num_steps=2000) + 1e-3).all()
+    torch.testing.assert_close(errors[0] / errors[1], torch.full((4,), 2.0).double(), rtol=0.15, atol=0)
+    assert (limit <= exact_log_likelihood(model, x_0, num_steps=500) + 1e-3).all()
 
 
 def test_the_marginal_bound_is_below_and_the_joint_value_above_the_entropy_of_copied_bits():
-    """Two copied bits: the DELBO of a perfect model is -ln(2)/2, a log-likelihood no model can have on average.
+    """Two copied bits: the DELBO of a perfect model is -ln(2)/2, more than any log-likelihood on average.
 
     The T-step bound of the same model and posterior is -ln 2, the true value, for every T.
     """

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vadd.errors import DomainError, ShapeError
-from vadd.metrics import entropy, factorized, jensen_shannon, pair_histogram, token_entropy
+from vadd.metrics import entropy, factorized, jensen_shannon, pair_histogram, token_entropy, validity
 
 
 @st.composite
@@ -74,6 +74,24 @@ def test_token_entropy_is_that_of_the_counts(batch, dim, vocab, seed):
 def test_token_entropy_of_repetition_and_of_variety():
     tokens = torch.tensor([[3, 3, 3, 3], [0, 1, 2, 3]])
     assert token_entropy(tokens, 4).tolist() == pytest.approx([0, math.log(4)])
+
+
+def test_validity_is_the_share_on_the_support():
+    truth = torch.tensor([[0.6, 0.399], [0.001, 0.0]])
+    p = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+    assert validity(p, truth) == pytest.approx(0.6)
+    assert validity(p, truth, threshold=0.01) == pytest.approx(0.3)
+    assert validity(p, truth, threshold=0.5) == pytest.approx(0.1)
+    assert validity(truth, truth) == pytest.approx(1)
+
+
+def test_validity_without_a_support_to_speak_of_is_an_error(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    half = torch.tensor([0.5, 0.5])
+    with pytest.raises(DomainError, match="threshold"):
+        validity(half, half, threshold=-0.1)
+    with pytest.raises(ShapeError):
+        validity(half, torch.tensor([0.5, 0.25, 0.25]))
 
 
 @pytest.mark.parametrize("p", [[0.5, 0.6], [1.5, -0.5], [float("nan"), 1.0]])

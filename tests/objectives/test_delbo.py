@@ -86,7 +86,8 @@ def corrupt_by_hand(process, x_0, times, generator):
     """Masks, times and weights, from the definitions."""
     batch, dim = x_0.shape
     shift = torch.rand((), generator=generator)
-    strata = (torch.arange(batch) / batch + shift) % 1.0
+    order = torch.randperm(batch, generator=generator)
+    strata = ((torch.arange(batch) / batch + shift) % 1.0)[order]
     uniform = torch.rand(x_0.shape, generator=generator)
     if times == "uniform":
         t = 1 - strata

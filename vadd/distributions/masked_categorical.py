@@ -138,9 +138,7 @@ class MaskedCategorical(TorchDistribution):
         changed = ((value != self.x_t) & ~self.target).any(-1)
         return per_token.sum(-1).masked_fill(changed, -torch.inf)
 
-    def token_log_prob(
-        self, value: Int[Tensor, "*value_batch dim"]
-    ) -> Float[Tensor, "*out dim"]:
+    def token_log_prob(self, value: Int[Tensor, "*value_batch dim"]) -> Float[Tensor, "*out dim"]:
         """Log-probability of each target token, zero elsewhere; sums to :meth:`log_prob`."""
         shape = torch.broadcast_shapes(value.shape, self.target.shape)
         if shape != self.target.shape:
@@ -168,6 +166,7 @@ class MaskedCategorical(TorchDistribution):
             drawn = sample_categorical(self.logits_at(self.target), generator=generator)
             return self.x_t.masked_scatter(self.target, drawn)
 
+    @property
     def mode(self) -> Int[Tensor, "*batch dim"]:
         """The most probable token at each target position."""
         return self.x_t.masked_scatter(self.target, self.logits_at(self.target).argmax(-1))

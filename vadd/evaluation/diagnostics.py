@@ -97,9 +97,7 @@ def diagnose_latent(
     if not model.has_latent:
         raise ConfigError("the model has no latent to diagnose: its latent_shape is (0,).")
     if x_0.shape[0] < 2 or num_bins < 1:
-        raise DomainError(
-            f"need at least 2 sequences and 1 bin, got {x_0.shape[0]} and num_bins={num_bins}."
-        )
+        raise DomainError(f"need at least 2 sequences and 1 bin, got {x_0.shape[0]} and num_bins={num_bins}.")
     process = model.process
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks, latents = (torch.Generator(x_0.device).manual_seed(seed + i) for i in range(2))
@@ -116,7 +114,9 @@ def diagnose_latent(
             apart = _kl_per_dimension(posterior, prior)
             kl_per_dimension.append(apart)
             kl_per_bin.append(
-                _kl(posterior, prior, latents) if apart is None else apart.flatten().sum(0, dtype=torch.float64)
+                _kl(posterior, prior, latents)
+                if apart is None
+                else apart.flatten().sum(0, dtype=torch.float64)
             )
         start = process.corrupt_count(x_0, masked_count(num_free, 1.0), generator=masks, **options)
         prior, posterior = integral.prior(start), integral.posterior(start)
@@ -149,7 +149,9 @@ def _kl(posterior: Distribution, prior: Distribution, generator: torch.Generator
     return (posterior.log_prob(z) - prior.log_prob(z)).double().mean()
 
 
-def _split_kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> tuple[float, float]:
+def _split_kl(
+    posterior: Distribution, prior: Distribution, generator: torch.Generator
+) -> tuple[float, float]:
     """Mutual information and gap to the prior, with the batch's mixture of posteriors as the aggregate."""
     z = draw(posterior, generator)
     batch = z.shape[0]

@@ -2,7 +2,14 @@
 
 from vadd.metrics.classifier import DigitClassifier, train_digit_classifier
 from vadd.metrics.frechet import frechet_distance
-from vadd.metrics.information import entropy, factorized, jensen_shannon, pair_histogram, token_entropy
+from vadd.metrics.information import (
+    entropy,
+    factorized,
+    jensen_shannon,
+    pair_histogram,
+    token_entropy,
+    validity,
+)
 from vadd.metrics.neighbours import nearest_neighbours
 from vadd.metrics.prdc import PRDC, prdc
 
@@ -18,4 +25,5 @@ __all__ = [
     "prdc",
     "token_entropy",
     "train_digit_classifier",
+    "validity",
 ]

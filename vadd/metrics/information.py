@@ -7,7 +7,7 @@ from torch import Tensor
 from vadd.errors import DomainError, ShapeError
 from vadd.types import PerSequence, Tokens
 
-__all__ = ["entropy", "factorized", "jensen_shannon", "pair_histogram", "token_entropy"]
+__all__ = ["entropy", "factorized", "jensen_shannon", "pair_histogram", "token_entropy", "validity"]
 
 
 def jensen_shannon(p: Float[Tensor, "*outcomes"], q: Float[Tensor, "*outcomes"]) -> float:
@@ -73,6 +73,33 @@ def pair_histogram(tokens: Int[Tensor, "num 2"], vocab_size: int) -> Float[Tenso
     _check_tokens(tokens, vocab_size)
     counts = torch.bincount(tokens[:, 0] * vocab_size + tokens[:, 1], minlength=vocab_size**2)
     return (counts.double() / tokens.shape[0]).reshape(vocab_size, vocab_size)
+
+
+def validity(
+    p: Float[Tensor, "*outcomes"], truth: Float[Tensor, "*outcomes"], *, threshold: float = 0.0
+) -> float:
+    """Share of ``p`` on the support of ``truth``: the outcomes more probable than ``threshold``.
+
+    Where the truth has tails there is no natural support: state the threshold, and give the value
+    for real data beside it. It says nothing about coverage: one valid outcome alone has validity 1.
+
+    Args:
+        p: probabilities or relative frequencies over all outcomes, any shape.
+        truth: probabilities of the same shape.
+        threshold: in ``[0, 1)``.
+
+    Raises:
+        ShapeError: if the shapes differ.
+        DomainError: if entries are negative or do not sum to one, or the threshold lies outside its range.
+    """
+    if p.shape != truth.shape:
+        raise ShapeError(
+            f"p and truth must have the same shape, got {tuple(p.shape)} and {tuple(truth.shape)}."
+        )
+    if not 0 <= threshold < 1:
+        raise DomainError(f"threshold must lie in [0, 1), got {threshold}.")
+    p, truth = _probabilities("p", p), _probabilities("truth", truth)
+    return float(p[truth > threshold].sum())
 
 
 def token_entropy(tokens: Tokens, vocab_size: int) -> PerSequence:

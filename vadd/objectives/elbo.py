@@ -12,7 +12,7 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from vadd.errors import ConfigError, DomainError, NonFiniteError
+from vadd.errors import ConfigError, DomainError, NonFiniteError, VADDError
 from vadd.model import VADDModel
 from vadd.objectives.site_scale import ScaleSites
 from vadd.process import MaskingProcess
@@ -177,7 +177,12 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         for _ in range(1 if is_vectorized else self.num_particles):
             with ScaleSites(scales):
                 trace = self._get_vectorized_trace if is_vectorized else self._get_trace
-                traces = trace(model, guide, (batch,), {})
+                try:
+                    traces = trace(model, guide, (batch,), {})
+                except ValueError as error:
+                    if isinstance(error.__cause__, VADDError):  # Pyro wraps errors of a site's log-density
+                        raise error.__cause__ from None
+                    raise
             yield traces  # outside the handler: code between two particles must not see it
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[Any]:

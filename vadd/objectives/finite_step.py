@@ -1,10 +1,13 @@
 """Objectives that bound the log-likelihood of a sampler, negated, in nats per sequence."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from vadd.errors import ConfigError
+from vadd.guide import RecognitionGuide
 from vadd.objectives.corruption import corrupt_by_count, explain_all_masked, share_latent, stratified_jumps
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
 from vadd.objectives.times import count_free
@@ -31,11 +34,12 @@ class FiniteStepELBO(DiffusionELBO):
         process: the masking process, the same object that the model holds.
         num_steps: the number of steps ``T``.
         time_grid: as in :func:`vadd.samplers.sample`; default uniform.
-        target: what the latent of a jump explains.
+        target: what the latent of a jump explains; the guide's ``explains`` must say the same.
         **options: those of :class:`~vadd.objectives.DiffusionELBO`.
 
     Raises:
-        DomainError, ConfigError: on a bad number of steps or grid, or an unknown target.
+        DomainError, ConfigError: on a bad number of steps or grid, an unknown target, or (when run) a
+            guide that explains something else.
     """
 
     bounds = "ancestral sampling in num_steps steps, a fresh latent at each step"
@@ -60,6 +64,14 @@ class FiniteStepELBO(DiffusionELBO):
         t, s = stratified_jumps(self.grid, x_0, self.generator)
         batch = self.process.corrupt(x_0, t, s, generator=self.generator, **options)
         return batch if self.target == "revealed" else explain_all_masked(batch)
+
+    def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:
+        if isinstance(guide, RecognitionGuide) and guide.explains != self.target:
+            raise ConfigError(
+                f"the objective's target is {self.target!r} and the guide explains {guide.explains!r}: build them "
+                f"alike, for example RecognitionGuide(recognition, explains={self.target!r})."
+            )
+        return super()._run(model, guide, batch, scales)
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
         weight = torch.full_like(batch.t, float(self.num_steps))

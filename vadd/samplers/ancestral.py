@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vadd.distributions import MaskedCategorical
-from vadd.errors import ConfigError, DomainError
+from vadd.errors import ConfigError, DomainError, NonFiniteError
 from vadd.process import MaskingProcess
 from vadd.samplers.latent_policy import LatentPolicy, resolve_policy
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
@@ -82,6 +82,7 @@ def sample(
     Raises:
         DomainError, ConfigError: on a number of samples, steps or tokens below one, a bad grid, or a
             missing length.
+        NonFiniteError: if the denoiser returns NaN.
     """
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise DomainError(f"num_samples must be an integer of at least 1, got {num_samples!r}.")
@@ -100,6 +101,10 @@ def sample(
         t_row = torch.full((num_samples,), t, device=device)
         z = policy(model.prior(x, t_row, **options), x, t_row, z, generator=generator)
         x = ancestral_step(model, x, t, s, z, condition=condition, generator=generator)
+    if bool((x == model.process.mask_id).any()):
+        raise NonFiniteError(
+            "sampling left masked positions: the denoiser returned NaN. Check its weights and the latents."
+        )
     return x
 
 

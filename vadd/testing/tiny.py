@@ -4,7 +4,7 @@ Sequences of ``N`` tokens are numbered, and each network looks its output up und
 random from a seed and in float64, so that enumerated values carry no rounding worth speaking of.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -38,8 +38,8 @@ class Atoms(TorchDistribution):
         logits: unnormalised log-probabilities, shape ``(*batch, atoms)``.
     """
 
-    arg_constraints = {}
-    support = constraints.independent(constraints.real, 1)
+    arg_constraints = {}  # pyright: ignore[reportAssignmentType]
+    support = constraints.independent(constraints.real, 1)  # pyright: ignore[reportAssignmentType]
     has_enumerate_support = True
 
     def __init__(
@@ -135,10 +135,11 @@ class AtomPrior(LatentPrior):
     """
 
     latent_shape = torch.Size([1])
+    atoms: Tensor
 
     def __init__(
         self,
-        atoms: Sequence[float],
+        atoms: Iterable[float],
         vocab_size: int,
         num_tokens: int,
         *,
@@ -149,7 +150,7 @@ class AtomPrior(LatentPrior):
         self.vocab_size = vocab_size
         self.register_buffer("atoms", torch.tensor(list(atoms), dtype=torch.float64))
         rows = (vocab_size + 1) ** num_tokens if is_conditional else 1
-        self.table = nn.Parameter(_random_table((rows, len(atoms)), seed))
+        self.table = nn.Parameter(_random_table((rows, len(self.atoms)), seed))
 
     def forward(
         self,
@@ -176,21 +177,22 @@ class TabularRecognition(Recognition):
     """
 
     latent_shape = torch.Size([1])
+    atoms: Tensor
 
     def __init__(
         self,
         vocab_size: int,
         num_tokens: int,
         *,
-        atoms: Sequence[float] | None = None,
+        atoms: Iterable[float] | None = None,
         scale: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.is_discrete = atoms is not None
-        self.register_buffer("atoms", torch.tensor(list(atoms or ()), dtype=torch.float64))
-        shape = ((vocab_size + 1) ** num_tokens, 2**num_tokens, len(atoms) if atoms is not None else 2)
+        self.register_buffer("atoms", torch.tensor([] if atoms is None else list(atoms), dtype=torch.float64))
+        shape = ((vocab_size + 1) ** num_tokens, 2**num_tokens, len(self.atoms) if self.is_discrete else 2)
         self.table = nn.Parameter(scale * _random_table(shape, seed))
 
     def forward(
@@ -242,7 +244,7 @@ def tiny_model(
     vocab_size: int,
     num_tokens: int,
     *,
-    atoms: Sequence[float] | None = None,
+    atoms: Iterable[float] | None = None,
     latent_dim: Literal[0, 1] = 1,
     schedule: NoiseSchedule | None = None,
     is_conditional: bool = False,
@@ -272,7 +274,7 @@ def tiny_model(
     return VADDModel(denoiser, prior, MaskingProcess(schedule or LinearSchedule(), vocab_size))
 
 
-def _random_table(shape: Sequence[int], seed: int) -> Tensor:
+def _random_table(shape: tuple, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 

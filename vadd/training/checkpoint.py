@@ -69,6 +69,7 @@ def save_checkpoint(
         "parts": {name: _describe(part) for name, part in parts.items()},
         "vocab_size": model.process.vocab_size,
         "latent_dropout": model.latent_dropout,
+        "explains": guide.explains,
         "notes": notes or {},
     }
     try:
@@ -119,14 +120,14 @@ def load_checkpoint(folder: str | Path, **parts: nn.Module) -> Checkpoint:
         if name in parts:
             built[name] = parts[name]
         elif description is None:
-            raise CheckpointError(f"the {name} is of a class that is not registered: pass {name}=... to load.")
+            raise CheckpointError(
+                f"the {name} is of a class that is not registered: pass {name}=... to load."
+            )
         else:
             built[name] = build(description)
     process = MaskingProcess(built["schedule"], header["vocab_size"])
-    model = VADDModel(
-        built["denoiser"], built["prior"], process, latent_dropout=header["latent_dropout"]
-    )
-    guide = RecognitionGuide(built["recognition"])
+    model = VADDModel(built["denoiser"], built["prior"], process, latent_dropout=header["latent_dropout"])
+    guide = RecognitionGuide(built["recognition"], explains=header["explains"])
     _load_weights(model, "model", tensors)
     _load_weights(guide, "guide", tensors)
     return Checkpoint(model, guide, header["notes"])
@@ -172,7 +173,9 @@ def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
 
 
 def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) -> None:
-    stored = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    stored = {
+        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
+    }
     dtypes = {value.dtype for value in stored.values() if value.is_floating_point()}
     if len(dtypes) == 1:
         part.to(dtypes.pop())
@@ -180,7 +183,11 @@ def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) 
     expected = {key for key, value in own.items() if value.numel() > 0}
     wrong = sorted(
         (expected ^ set(stored))
-        | {k for k in expected & set(stored) if (own[k].shape, own[k].dtype) != (stored[k].shape, stored[k].dtype)}
+        | {
+            k
+            for k in expected & set(stored)
+            if (own[k].shape, own[k].dtype) != (stored[k].shape, stored[k].dtype)
+        }
     )
     if wrong:
         raise CheckpointError(

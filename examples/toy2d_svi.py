@@ -1,0 +1,238 @@
+"""Five densities of the plane on two tokens: the joint law, in one step or a few, counted cell by cell.
+
+Trains the plain masked diffusion model (MDM) and VADD on each toy with the same backbone, data and
+number of updates, and compares the histograms of their samples with the true one. Run
+``python examples/toy2d_svi.py``; ``--smoke`` finishes in seconds.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
+from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
+from vadd.data import TOY_LIMITS, TOY_NAMES, discretize, sample_toy, toy_probabilities
+from vadd.evaluation import log_likelihood_bound
+from vadd.metrics import entropy, factorized, jensen_shannon, pair_histogram, validity
+from vadd.objectives import LinearKL
+from vadd.plotting import density_grid
+from vadd.priors import StandardNormalPrior
+from vadd.schedules import LinearSchedule
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+from _report import write_report  # noqa: E402
+
+STEP_COUNTS = (1, 2, 4, 8)
+
+# A cell counts as support if it is more probable than this, a fortieth of the share that it would have if
+# all of 50x50 cells were equally likely. All toys but the checkerboard have normal noise, hence no cell of
+# probability zero; at least 99.8 % of the data fall into the support.
+SUPPORT_THRESHOLD = 1e-5
+
+
+LATENT_SIZES = {"MDM": 0, "VADD": 8}
+
+
+class Trained(NamedTuple):
+    """A trained pair (its moving average) and what training took."""
+
+    model: VADDModel
+    guide: RecognitionGuide
+    cpu_seconds: float
+    wall_seconds: float
+
+
+def draw(toy: str, num: int, num_bins: int, seed: int) -> Tensor:
+    """Points of a toy as pairs of tokens."""
+    points = sample_toy(toy, num, torch.Generator().manual_seed(seed))
+    return discretize(points, num_bins, TOY_LIMITS)
+
+
+def build(num_bins: int, latent_size: int) -> tuple[VADDModel, RecognitionGuide]:
+    """Model and guide; ``latent_size=0`` is the plain masked diffusion model."""
+    size = {"hidden_size": 128, "depth": 2, "embedding_size": 32, "modulation_size": 32}
+    denoiser = MLPDenoiser(num_bins, 2, latent_size, feature_size=32, **size)
+    recognition = MLPRecognition(num_bins, 2, latent_size, **size) if latent_size else EmptyRecognition()
+    process = MaskingProcess(LinearSchedule(), num_bins)
+    return VADDModel(denoiser, StandardNormalPrior(latent_size), process), RecognitionGuide(recognition)
+
+
+def train(label: str, latent_size: int, data: Tensor, num_updates: int, args: argparse.Namespace) -> Trained:
+    """Optimize the DELBO, the paper's recipe; return the exponential moving average of the weights."""
+    pyro.set_rng_seed(args.seed)
+    model, guide = build(args.num_bins, latent_size)
+    pair = torch.nn.ModuleList([model, guide])
+    average = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(0.995))
+    objective = DELBO(model.process)
+    loss_fn = objective(model, guide)
+    # One optimizer for all parameters: Pyro's wrapper makes one for each, which costs as much as the network.
+    optimizer = torch.optim.Adam(pair.parameters(), args.learning_rate, betas=(0.9, 0.99), fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_updates)
+    kl_weight = LinearKL(max(1, round(args.kl_warmup * num_updates)))
+    start_cpu, start_wall = time.process_time(), time.perf_counter()
+    with tqdm(range(num_updates), desc=label, disable=args.quiet, mininterval=5.0) as bar:
+        for step in bar:
+            objective.kl_weight = kl_weight(step)
+            rows = torch.randint(len(data), (args.batch_size,))
+            optimizer.zero_grad()
+            loss_fn(data[rows]).backward()
+            optimizer.step()
+            scheduler.step()
+            average.update_parameters(pair)
+            if step % 100 == 0:
+                terms = objective.last_terms
+                shown = {"reconstruction": f"{terms.reconstruction:.2f}", "kl": f"{terms.kl:.2f}"}
+                bar.set_postfix(shown, refresh=False)
+    spent = (time.process_time() - start_cpu, time.perf_counter() - start_wall)
+    model, guide = average.module.eval()
+    return Trained(model, guide, *spent)
+
+
+def affordable_updates(data: Tensor, args: argparse.Namespace) -> int:
+    """Updates that all models can make in ``--minutes`` of CPU time together, at most ``--num-updates``."""
+    trial, quiet = 30, argparse.Namespace(**{**vars(args), "quiet": True})
+    cost = sum(train("", size, data, trial, quiet).cpu_seconds for size in LATENT_SIZES.values()) / trial
+    return max(1, min(args.num_updates, int(60 * args.minutes / cost)))
+
+
+def judge(samples: Tensor, truth: Tensor) -> dict[str, float]:
+    """Divergence of the samples' histogram from the truth, and the share of samples on its support."""
+    histogram = pair_histogram(samples, len(truth))
+    return {
+        "jsd": jensen_shannon(histogram, truth),
+        "validity": validity(histogram, truth, threshold=SUPPORT_THRESHOLD),
+    }
+
+
+def evaluate(
+    trained: Trained, truth: Tensor, heldout: Tensor, args: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Figures of one model at each number of steps, and the histograms for the picture."""
+    pair, rows, pictures = (trained.model, trained.guide), [], {}
+    generator = torch.Generator().manual_seed(args.seed)
+    for steps in STEP_COUNTS:
+        sizes = [min(10_000, args.num_samples - i) for i in range(0, args.num_samples, 10_000)]
+        parts = [trained.model.sample(size, num_steps=steps, generator=generator) for size in sizes]
+        samples = torch.cat(parts)
+        bound = log_likelihood_bound(*pair, heldout, bound="finite-step", num_steps=steps, num_latents=64)
+        figures = {"bound": bound.nats, "bound_stderr": bound.stderr}
+        rows.append({"steps": steps, **judge(samples, truth), **figures})
+        pictures[f"{steps} step{'s' if steps > 1 else ''}"] = pair_histogram(samples, len(truth))
+    delbo = log_likelihood_bound(*pair, heldout, bound="delbo")
+    report = {
+        "cpu_seconds": round(trained.cpu_seconds, 1),
+        "wall_seconds": round(trained.wall_seconds, 1),
+        "delbo": delbo.nats,
+        "delbo_stderr": delbo.stderr,
+        "by_steps": rows,
+    }
+    return report, pictures
+
+
+def run_toy(toy: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Train all models on one toy, evaluate them, draw the picture."""
+    truth = toy_probabilities(toy, args.num_bins, num_samples=args.num_truth)
+    data = draw(toy, args.num_points, args.num_bins, args.seed + 1)
+    heldout = draw(toy, args.num_heldout, args.num_bins, args.seed + 2)
+    fresh = draw(toy, args.num_samples, args.num_bins, args.seed + 3)
+    product = factorized(truth)
+    support = truth > SUPPORT_THRESHOLD
+    report: dict[str, Any] = {
+        "entropy": entropy(truth),
+        "support_share_of_cells": float(support.double().mean()),
+        "factorized": {
+            "jsd": jensen_shannon(product, truth),
+            "validity": validity(product, truth, threshold=SUPPORT_THRESHOLD),
+        },
+        "fresh_data": judge(fresh, truth),
+        "updates": affordable_updates(data, args),
+        "models": {},
+    }
+    pictures = {}
+    for name, latent_size in LATENT_SIZES.items():
+        trained = train(f"{toy}, {name}", latent_size, data, report["updates"], args)
+        report["models"][name], pictures[name] = evaluate(trained, truth, heldout, args)
+    density_grid(
+        args.out / f"{toy}.png",
+        pictures,
+        reference=("truth", truth),
+        title=f"{toy.replace('_', ' ').capitalize()}: {args.num_samples:,} samples by number of steps",
+    )
+    return report
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the toys, and write everything down after each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--toy", choices=[*TOY_NAMES, "all"], default="all")
+    parser.add_argument("--num-bins", type=int, default=50, help="bins of each coordinate, the vocabulary")
+    parser.add_argument("--num-updates", type=int, default=3000, help="updates of each model")
+    parser.add_argument(
+        "--minutes", type=float, default=8.0, help="CPU time for training on a toy; fewer updates if need be"
+    )
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument(
+        "--kl-warmup", type=float, default=0.3, help="updates over which the KL weight rises to 1, as a share"
+    )
+    parser.add_argument("--num-points", type=int, default=200_000, help="points to train on")
+    parser.add_argument(
+        "--num-samples", type=int, default=50_000, help="samples of each model and number of steps"
+    )
+    parser.add_argument("--num-heldout", type=int, default=1000, help="points on which bounds are evaluated")
+    parser.add_argument("--num-truth", type=int, default=4_000_000, help="points behind the true histogram")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("outputs/toy2d"), help="folder for the pictures")
+    parser.add_argument("--report", type=Path, help="folder for toy2d.json; default that of the pictures")
+    parser.add_argument("--smoke", action="store_true", help="a few updates, to see that everything runs")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    args = parser.parse_args(argv)
+    if args.smoke:
+        args.num_updates, args.num_samples, args.num_heldout, args.num_truth = 10, 1000, 8, 100_000
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    results: dict[str, Any] = {
+        "settings": {
+            name: value for name, value in vars(args).items() if name not in ("out", "report", "quiet")
+        },
+        "units": "nats; validity is a share of samples",
+        "jsd": f"between the histogram of {args.num_samples} samples and the truth, the histogram of "
+        f"{args.num_truth} points (exact for the checkerboard), {args.num_bins}x{args.num_bins} bins; "
+        "fresh_data is the two-draw floor, factorized that of independent tokens",
+        "support": f"cells of true probability above {SUPPORT_THRESHOLD}",
+        "toys": {},
+    }
+    for toy in TOY_NAMES if args.toy == "all" else [args.toy]:
+        report = results["toys"][toy] = run_toy(toy, args)
+        print_table(toy, report)
+        write_report("toy2d", results, seed=args.seed, folder=args.report or args.out)
+    print(f"\nwrote pictures to {args.out}/ and toy2d.json to {args.report or args.out}/")
+
+
+def print_table(toy: str, report: dict[str, Any]) -> None:
+    """Divergence, validity and bounds of one toy, one row a model and step count."""
+    print(f"\n{toy}: {report['updates']} updates, entropy {report['entropy']:.3f} nats")
+    print(f"{'model':<20}{'steps':>6}{'JSD':>9}{'validity':>10}{'bound (nats)':>18}")
+    for name, key in (("factorized sampler", "factorized"), ("fresh data", "fresh_data")):
+        print(f"{name:<20}{'-':>6}{report[key]['jsd']:>9.4f}{report[key]['validity']:>10.1%}")
+    for name, model in report["models"].items():
+        for row in model["by_steps"]:
+            bound = f"{row['bound']:.3f} ± {row['bound_stderr']:.3f}"
+            print(f"{name:<20}{row['steps']:>6}{row['jsd']:>9.4f}{row['validity']:>10.1%}{bound:>18}")
+        delbo = f"DELBO {model['delbo']:.3f} ± {model['delbo_stderr']:.3f}"
+        note = "" if name == "MDM" else ", no bound on the likelihood"
+        print(f"{'':<20}{delbo}{note}; {model['cpu_seconds']:.0f} s of CPU time")
+
+
+if __name__ == "__main__":
+    main()
