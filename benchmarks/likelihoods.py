@@ -13,7 +13,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
 from _report import RESULTS, ROOT, write_report
 from torch import Tensor
 

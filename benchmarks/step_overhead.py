@@ -63,9 +63,7 @@ def transformer_workload(batch_size: int, rounds: int, *, is_small: bool) -> Wor
 
     def build(latent_size: int) -> Pair:
         denoiser = DiTDenoiser(vocab_size, length, latent_size, **size)
-        recognition = (
-            DiTRecognition(vocab_size, length, latent_size, **size) if latent_size else EmptyRecognition()
-        )
+        recognition = DiTRecognition(vocab_size, length, latent_size, **size) if latent_size else EmptyRecognition()
         process = MaskingProcess(LinearSchedule(), vocab_size)
         return VADDModel(denoiser, StandardNormalPrior(latent_size), process), RecognitionGuide(recognition)
 
@@ -187,9 +185,7 @@ def sampling_step(model: VADDModel, x_t: Tensor) -> Step:
     return step
 
 
-def compare(
-    steps: dict[str, Step], *, rounds: int, warmup: int, seed: int, device: torch.device
-) -> dict[str, Any]:
+def compare(steps: dict[str, Step], *, rounds: int, warmup: int, seed: int, device: torch.device) -> dict[str, Any]:
     """Time steps in turns, under equal seeds within a round; the first is the baseline."""
     names = list(steps)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -333,9 +329,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print the table and write the JSON file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, help="threads of a CPU operation; default PyTorch's")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison; default a workload's own")

@@ -65,9 +65,7 @@ def train(name: str, data: DigitTokens, latent_size: int, args: argparse.Namespa
     pair = torch.nn.ModuleList([model, guide])
     average = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(0.995))
     loss = DELBO(model.process)
-    optimizer = pyro.optim.AdamW(
-        {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 1.0}, clip_args={"clip_norm": 5.0}
-    )
+    optimizer = pyro.optim.AdamW({"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 1.0}, clip_args={"clip_norm": 5.0})
     svi = SVI(model, guide, optimizer, loss=loss)
     kl_weight = LinearKL(max(1, round(args.kl_warmup * args.num_updates)))
     history: dict[str, list[float]] = {"step": [], "reconstruction": [], "kl": []}
@@ -106,9 +104,7 @@ def judge(
 
 def main(argv: list[str] | None = None) -> None:
     """Train both models, sample, judge, and write everything down."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/digits"), help="folder for the results")
     parser.add_argument("--num-updates", type=int, default=2500, help="updates of each model")
     parser.add_argument("--batch-size", type=int, default=128)
@@ -116,12 +112,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--kl-warmup", type=float, default=0.7, help="updates over which the KL weight rises to 1, as a share"
     )
+    parser.add_argument("--num-latents", type=int, default=32, help="latents inside the bounds' logarithms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="a few updates, to see that everything runs")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args(argv)
     if args.smoke:
-        args.num_updates = min(args.num_updates, 20)
+        args.num_updates, args.num_latents = 20, 2
     start = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -142,25 +139,21 @@ def main(argv: list[str] | None = None) -> None:
     for name, result in trained.items():
         pictures[name] = {}
         for steps in STEP_COUNTS:
-            samples = [
-                result.model.sample(num_rows, num_steps=steps, generator=generator) for _ in range(num_sets)
-            ]
+            samples = [result.model.sample(num_rows, num_steps=steps, generator=generator) for _ in range(num_sets)]
             bound = log_likelihood_bound(
                 result.model,
                 result.guide,
                 data.heldout,
                 bound="finite-step",
                 num_steps=steps,
-                num_latents=32 if result.model.has_latent else 1,
+                num_latents=args.num_latents if result.model.has_latent else 1,
                 seed=args.seed,
             )
             row = {"nats": bound.nats, "nats_stderr": bound.stderr, "bounds": bound.bounds}
             rows.append({"model": name, "steps": steps, **judge(samples, data.heldout, classifier), **row})
             label = f"{steps} step{'s' if steps > 1 else ''}"
             pictures[name][label] = samples[0][:25].reshape(-1, *data.image_shape)
-        save_checkpoint(
-            args.out / f"checkpoint-{name.lower()}", result.model, result.guide, notes={"data": "digits"}
-        )
+        save_checkpoint(args.out / f"checkpoint-{name.lower()}", result.model, result.guide, notes={"data": "digits"})
 
     write_pictures(args.out, data, trained, pictures)
     report = {

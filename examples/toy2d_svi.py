@@ -171,9 +171,7 @@ def run_toy(toy: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the toys, and write everything down after each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", choices=[*TOY_NAMES, "all"], default="all")
     parser.add_argument("--num-bins", type=int, default=50, help="bins of each coordinate, the vocabulary")
     parser.add_argument("--num-updates", type=int, default=3000, help="updates of each model")
@@ -186,9 +184,7 @@ def main(argv: list[str] | None = None) -> None:
         "--kl-warmup", type=float, default=0.3, help="updates over which the KL weight rises to 1, as a share"
     )
     parser.add_argument("--num-points", type=int, default=200_000, help="points to train on")
-    parser.add_argument(
-        "--num-samples", type=int, default=50_000, help="samples of each model and number of steps"
-    )
+    parser.add_argument("--num-samples", type=int, default=50_000, help="samples of each model and number of steps")
     parser.add_argument("--num-heldout", type=int, default=1000, help="points on which bounds are evaluated")
     parser.add_argument("--num-truth", type=int, default=4_000_000, help="points behind the true histogram")
     parser.add_argument("--seed", type=int, default=0)
@@ -202,9 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     results: dict[str, Any] = {
-        "settings": {
-            name: value for name, value in vars(args).items() if name not in ("out", "report", "quiet")
-        },
+        "settings": {name: value for name, value in vars(args).items() if name not in ("out", "report", "quiet")},
         "units": "nats; validity is a share of samples",
         "jsd": f"between the histogram of {args.num_samples} samples and the truth, the histogram of "
         f"{args.num_truth} points (exact for the checkerboard), {args.num_bins}x{args.num_bins} bins; "

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(importlib.util.find_spec("vadd").origin).parent
 
 # What each part may import of the package, besides itself.
-_BASE = {"errors", "registry", "types", "_naming"}
+_BASE = {"errors", "registry", "types", "_modes", "_naming"}
 _PROCESS = _BASE | {"schedules", "process"}
 _SAMPLERS = _PROCESS | {"distributions", "samplers"}
 _MODEL = _SAMPLERS | {"priors", "backbones", "model", "guide"}
@@ -20,6 +20,7 @@ _EVALUATION = _MODEL | {"objectives", "evaluation"}
 ALLOWED = {
     "errors": set(),
     "_typecheck": {"errors"},
+    "_modes": _BASE,
     "_naming": _BASE,
     "registry": _BASE,
     "types": _BASE,

@@ -27,7 +27,7 @@ VOCAB, LENGTH, BATCH, LATENT = 5, 4, 8, 2
 SIZE = {"hidden_size": 16, "depth": 2, "modulation_size": 8}
 
 
-@pytest.fixture()
+@pytest.fixture
 def _unchecked():
     """Without the type checker of the tests, as users run the library."""
     disabled = jaxtyping.config.jaxtyping_disable
@@ -479,9 +479,9 @@ def test_predictive_draws_clean_sequences(is_parallel):
     assert z.shape == (6, BATCH, LATENT)
     assert ((x == batch.x_0) | batch.is_masked).all()
     assert x.max() < VOCAB
-    posterior = pyro.infer.Predictive(
-        poutine.uncondition(model), guide=guide, num_samples=6, parallel=is_parallel
-    )(batch)
+    posterior = pyro.infer.Predictive(poutine.uncondition(model), guide=guide, num_samples=6, parallel=is_parallel)(
+        batch
+    )
     assert posterior["x_0"].shape == (6, BATCH, LENGTH)
 
 

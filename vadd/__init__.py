@@ -1,7 +1,6 @@
 """Discrete diffusion with latent variables, as Pyro programs."""
 
 from vadd import _typecheck  # first: it may install the type checker for all that follows
-
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives import DELBO, ContinuousTimeELBO, FiniteStepELBO, SharedLatentELBO

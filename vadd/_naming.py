@@ -27,4 +27,4 @@ class UniquelyNamedModule(PyroModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copying and unpickling end here.
         super().__setstate__(state)
-        self.__dict__["_pyro_name"] = self._fresh_name()
+        object.__setattr__(self, "_pyro_name", self._fresh_name())

@@ -28,9 +28,7 @@ class RecognitionGuide(UniquelyNamedModule):
             revealed ones, the others hidden from it.
     """
 
-    def __init__(
-        self, recognition: Recognition, *, explains: Literal["masked", "revealed"] = "masked"
-    ) -> None:
+    def __init__(self, recognition: Recognition, *, explains: Literal["masked", "revealed"] = "masked") -> None:
         super().__init__()
         if not isinstance(recognition, Recognition):
             raise ConfigError(f"recognition must be a Recognition, got {type(recognition).__name__}.")
@@ -54,9 +52,7 @@ class RecognitionGuide(UniquelyNamedModule):
         check_latent("recognition", posterior, self.latent_shape, tokens.shape[0])
         return posterior
 
-    def encode(
-        self, x_0: Tokens, *, is_padding: Flags | None = None, condition: Tensor | None = None
-    ) -> Distribution:
+    def encode(self, x_0: Tokens, *, is_padding: Flags | None = None, condition: Tensor | None = None) -> Distribution:
         """Posterior of the latent of whole sequences: all tokens masked at time 1, all explained.
 
         Args:
@@ -66,7 +62,5 @@ class RecognitionGuide(UniquelyNamedModule):
         """
         target = torch.ones_like(x_0, dtype=torch.bool) if is_padding is None else ~is_padding
         ones = torch.ones(x_0.shape[0], device=x_0.device)
-        batch = CorruptedBatch(
-            x_0, x_0, ones, 0 * ones, target, target, is_padding=is_padding, condition=condition
-        )
+        batch = CorruptedBatch(x_0, x_0, ones, 0 * ones, target, target, is_padding=is_padding, condition=condition)
         return self.posterior(batch)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from vadd._modes import evaluating
 from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Denoiser, FeatureDenoiser
 from vadd.distributions import MaskedCategorical
@@ -41,6 +42,8 @@ class VADDModel(UniquelyNamedModule):
         Xie et al., "Variational Autoencoding Discrete Diffusion with Enhanced Dimensional
         Correlations Modeling", ICLR 2026, arXiv 2505.17384.
     """
+
+    null_latent: Tensor
 
     def __init__(
         self, denoiser: Denoiser, prior: LatentPrior, process: MaskingProcess, *, latent_dropout: float = 0.0
@@ -117,9 +120,7 @@ class VADDModel(UniquelyNamedModule):
         batch, latent_ndim = x_t.shape[0], len(self.latent_shape)
         if z is None:
             z = self.null_latent.expand(batch, *self.latent_shape)
-        if z.shape[z.ndim - latent_ndim :] != self.latent_shape or z.shape[: z.ndim - latent_ndim][-1:] != (
-            batch,
-        ):
+        if z.shape[z.ndim - latent_ndim :] != self.latent_shape or z.shape[: z.ndim - latent_ndim][-1:] != (batch,):
             raise ShapeError(
                 f"z must have shape (..., {batch}, {', '.join(map(str, self.latent_shape))}) for x_t of shape "
                 f"{tuple(x_t.shape)}, got {tuple(z.shape)}."
@@ -220,17 +221,10 @@ class VADDModel(UniquelyNamedModule):
             )
         denoiser.load_state_dict(weights, strict=False)
         model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout)
-        modules = [*model.modules(), *mdm.modules()]
-        modes = [module.training for module in modules]
-        model.eval(), mdm.eval()  # dropout would make any two networks differ
-        try:
+        with evaluating(model, mdm):  # dropout would make any two networks differ
             model._require_same_start(mdm)
-        finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
         return model
 
-    @torch.no_grad()
     def _require_same_start(self, mdm: "VADDModel") -> None:
         device = self.null_latent.device
         generator = torch.Generator().manual_seed(0)

@@ -109,9 +109,7 @@ class MaskingProcess(nn.Module):
         if num_masked.is_floating_point() or num_masked.is_complex() or num_masked.dtype == torch.bool:
             raise DtypeError(f"num_masked must hold integers, got {num_masked.dtype}.")
         if num_masked.shape != x_0.shape[:1]:
-            raise ShapeError(
-                f"num_masked must have shape {tuple(x_0.shape[:1])}, got {tuple(num_masked.shape)}."
-            )
+            raise ShapeError(f"num_masked must have shape {tuple(x_0.shape[:1])}, got {tuple(num_masked.shape)}.")
         if self.validate_args:
             num_free = (uniform < 1).sum(-1)
             if bool(((num_masked < 0) | (num_masked > num_free)).any()):
@@ -146,9 +144,7 @@ class MaskingProcess(nn.Module):
         u = torch.where(masked_t > 0, (masked_t - masked_s) / safe, torch.ones_like(masked_t))
         return u.to(t.dtype)
 
-    def check_tokens(
-        self, x_0: Tensor, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None
-    ) -> None:
+    def check_tokens(self, x_0: Tensor, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None) -> None:
         """Raise unless ``x_0`` is a batch of clean tokens with flags of its shape."""
         if x_0.dtype != torch.int64:
             raise DtypeError(f"x_0 must hold int64 tokens, got {x_0.dtype}; convert with x_0.long().")
@@ -163,9 +159,7 @@ class MaskingProcess(nn.Module):
             if flags.dtype != torch.bool:
                 raise DtypeError(f"{name} must be boolean, got {flags.dtype}.")
             if flags.shape != x_0.shape:
-                raise ShapeError(
-                    f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}."
-                )
+                raise ShapeError(f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}.")
         if not self.validate_args:
             return
         low, high = (int(v) for v in torch.aminmax(x_0))

@@ -29,7 +29,8 @@ def register(cls: _Part) -> _Part:
     known = _PARTS.get(name)
     if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ConfigError(f"a part named {name} is already registered ({known.__module__}); rename yours.")
-    construct, signature = cls.__init__, inspect.signature(cls.__init__)
+    construct: Any = cls.__init__
+    signature = inspect.signature(construct)
 
     @functools.wraps(construct)
     def recording_init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -43,7 +44,7 @@ def register(cls: _Part) -> _Part:
             # Parts among the arguments are submodules already: keep them out of nn.Module's bookkeeping.
             self.__dict__["_arguments"] = arguments
 
-    cls.__init__ = recording_init
+    setattr(cls, "__init__", recording_init)  # noqa: B010 - a plain assignment confuses type checkers
     _PARTS[name] = cls
     return cls
 

@@ -39,9 +39,7 @@ def guide_for(model, *, explains="masked", scale=1.0, seed=11, is_exact=False):
         return RecognitionGuide(exact_posterior_recognition(model), explains=explains)
     atoms = model.prior.atoms.tolist() if isinstance(model.prior, AtomPrior) else None
     sizes = (model.process.vocab_size, model.denoiser.num_tokens)
-    return RecognitionGuide(
-        TabularRecognition(*sizes, atoms=atoms, scale=scale, seed=seed), explains=explains
-    )
+    return RecognitionGuide(TabularRecognition(*sizes, atoms=atoms, scale=scale, seed=seed), explains=explains)
 
 
 def sequences_of(model):
@@ -58,10 +56,7 @@ def expected_log_mean(sources, num_latents):
     index = all_sequences(len(slots[0][0]), num_latents)
     extra = [1] * (slots[0][1].ndim - slots[0][0].ndim)
     log_probability = sum(log_w[index[:, k]] for k, (log_w, _, _) in enumerate(slots))
-    values = [
-        (scores + ratio.reshape(*ratio.shape, *extra))[index[:, k]]
-        for k, (_, scores, ratio) in enumerate(slots)
-    ]
+    values = [(scores + ratio.reshape(*ratio.shape, *extra))[index[:, k]] for k, (_, scores, ratio) in enumerate(slots)]
     log_mean = torch.stack(values).logsumexp(0) - math.log(num_latents)
     return (log_probability.exp().reshape(*log_probability.shape, *extra) * log_mean).sum(0)
 
@@ -92,9 +87,7 @@ def _jump(model, guide, x_0, is_masked, shown, t, proposal):
     else:
         tokens, target = x_0.masked_fill(is_masked & ~shown, mask_id), shown
     posterior = guide.recognition(tokens, target.expand(x_0.shape), times)
-    return _sources(
-        model, model.prior(x_t, times), posterior, proposal, lambda z: _scores(model, x_t, times, z, x_0)
-    )
+    return _sources(model, model.prior(x_t, times), posterior, proposal, lambda z: _scores(model, x_t, times, z, x_0))
 
 
 def _scores(model, x_t, times, z, x_0):
@@ -140,9 +133,7 @@ def jump_value(model, guide, x_0, jump, num_latents=1, proposal="guide"):
 
 
 def finite_step_value(model, guide, x_0, num_steps, time_grid=None, **options):
-    return sum(
-        jump_value(model, guide, x_0, jump, **options) for jump in jumps_of(model, num_steps, time_grid)
-    )
+    return sum(jump_value(model, guide, x_0, jump, **options) for jump in jumps_of(model, num_steps, time_grid))
 
 
 def by_count_value(model, x_0, term, count=None):
@@ -163,9 +154,7 @@ def by_count_value(model, x_0, term, count=None):
     return total
 
 
-def value_of(
-    model, guide, x_0, bound, *, num_steps=None, time_grid=None, num_latents=1, proposal=None, count=None
-):
+def value_of(model, guide, x_0, bound, *, num_steps=None, time_grid=None, num_latents=1, proposal=None, count=None):
     """Expected value of ``-log_likelihood_bound`` with the same options."""
     options = {
         "num_latents": num_latents,

@@ -52,9 +52,7 @@ def assert_below(lower, upper):
 
 @settings(max_examples=25)
 @given(atom_models(), st.integers(1, 3), EXPLAINS, st.sampled_from(PROPOSALS), SEEDS, st.booleans())
-def test_finite_step_never_exceeds_its_sampler_and_grows_with_k(
-    model, steps, explains, proposal, seed, is_cosine
-):
+def test_finite_step_never_exceeds_its_sampler_and_grows_with_k(model, steps, explains, proposal, seed, is_cosine):
     guide, x_0 = guide_for(model, explains=explains, seed=seed, scale=2.0), sequences_of(model)
     grid = cosine_grid if is_cosine else None
     values = [

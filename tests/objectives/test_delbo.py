@@ -120,10 +120,7 @@ def loss_by_hand(model, guide, x_0, times, kl_weight, generator, noise_shape=(BA
 def gradients(loss, model, guide):
     named = {**dict(model.named_parameters("model")), **dict(guide.named_parameters("guide"))}
     values = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return {
-        k: torch.zeros_like(p) if v is None else v
-        for (k, p), v in zip(named.items(), values, strict=True)
-    }
+    return {k: torch.zeros_like(p) if v is None else v for (k, p), v in zip(named.items(), values, strict=True)}
 
 
 def assert_same(got, expected, tolerance=1e-11):

@@ -22,7 +22,7 @@ from vadd.testing.tiny import TabularRecognition, tiny_model
 VOCAB, LENGTH = 2, 3
 REPEATS, COPIES = 60, 100
 THRESHOLD, POWER_MARGIN = 6.5, 3.3
-CUT = 1e-3  # a uniform time has no finite variance without a cut near t = 0
+CUT = 1e-2  # a uniform time has no finite variance without a cut near t = 0
 
 SCHEDULES = [LinearSchedule(), CosineSchedule(), PolynomialSchedule(2.0), GeometricSchedule(1e-2, 10.0)]
 X_0 = all_sequences(VOCAB, LENGTH)
@@ -59,9 +59,7 @@ def terms_of_mask(model, guide, is_masked):
 
 def incomplete_beta(n, low):
     """Integral over ``m`` from ``low`` to 1 of ``m**(n-1) (1-m)**(N-n)``."""
-    return sum(
-        math.comb(LENGTH - n, k) * (-1) ** k * (1 - low ** (n + k)) / (n + k) for k in range(LENGTH - n + 1)
-    )
+    return sum(math.comb(LENGTH - n, k) * (-1) ** k * (1 - low ** (n + k)) / (n + k) for k in range(LENGTH - n + 1))
 
 
 def enumerated(model, guide, kl_weight=1.0, low=0.0):
@@ -122,7 +120,7 @@ def test_mean_loss_at_uniform_times_is_the_same_for_every_schedule(schedule):
     """Rows with ``1 - alpha_t`` below the cut are left out, on both sides of the comparison."""
     model, guide = make_pair(schedule)
     elbo = _Recording(model.process, times="uniform")
-    x_0 = X_0.repeat(COPIES, 1)
+    x_0 = X_0.repeat(3 * COPIES, 1)
     values = []
     with torch.no_grad():
         for _ in range(REPEATS):
@@ -153,9 +151,7 @@ def test_each_masked_set_has_its_enumerated_terms(times):
         for k in range(len(X_0)):
             rows = has_set & (sequence == k)
             assert rows.sum() > 500
-            torch.testing.assert_close(
-                terms.kl[rows], weights.latent[rows] * kl[k], rtol=1e-9, atol=1e-12
-            )
+            torch.testing.assert_close(terms.kl[rows], weights.latent[rows] * kl[k], rtol=1e-9, atol=1e-12)
             draws = terms.reconstruction[rows] / weights.likelihood[rows]
             error = draws.std() / len(draws) ** 0.5
             assert 9.6 * error < 0.2 * reconstruction[k].clamp(min=1.0)  # a fifth, or 0.2 nats, is caught

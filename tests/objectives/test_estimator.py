@@ -28,7 +28,7 @@ def _clean():
     torch.manual_seed(0)
 
 
-@pytest.fixture()
+@pytest.fixture
 def _unchecked():
     """Without the type checker of the tests, as users run the library."""
     disabled = jaxtyping.config.jaxtyping_disable

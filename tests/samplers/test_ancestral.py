@@ -22,7 +22,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture()
+@pytest.fixture
 def _unchecked():
     """Without the type checker of the tests, as users run the library."""
     disabled = jaxtyping.config.jaxtyping_disable
@@ -81,9 +81,7 @@ def test_a_generator_decides_everything_and_leaves_the_global_state_alone(latent
     model = make_model(latent=latent)
 
     def draw(seed):
-        return model.sample(
-            8, num_steps=3, latents=latents, generator=torch.Generator().manual_seed(seed)
-        )
+        return model.sample(8, num_steps=3, latents=latents, generator=torch.Generator().manual_seed(seed))
 
     torch.manual_seed(1)
     first = draw(5)

@@ -25,7 +25,7 @@ SIZE = {"hidden_size": 16, "depth": 1, "modulation_size": 8}
 HEADER = "checkpoint.json"
 
 
-@pytest.fixture()
+@pytest.fixture
 def _unchecked():
     """Without the type checker of the tests, as users run the library."""
     disabled = jaxtyping.config.jaxtyping_disable
@@ -44,9 +44,7 @@ def perturb(*parts):
 def make_pair(kind="mlp", latent=LATENT, schedule=None, prior=None, **options):
     denoiser, recognition = {"mlp": (MLPDenoiser, MLPRecognition), "dit": (DiTDenoiser, DiTRecognition)}[kind]
     process = MaskingProcess(schedule or LinearSchedule(), VOCAB)
-    model = VADDModel(
-        denoiser(VOCAB, LENGTH, latent, **SIZE), prior or StandardNormalPrior(latent), process, **options
-    )
+    model = VADDModel(denoiser(VOCAB, LENGTH, latent, **SIZE), prior or StandardNormalPrior(latent), process, **options)
     guide = RecognitionGuide(recognition(VOCAB, LENGTH, latent, **SIZE) if latent else EmptyRecognition())
     perturb(model, guide)
     return model, guide
@@ -84,7 +82,7 @@ def replace_weights(folder, data):
     rewrite_header(folder, sha256=digest)
 
 
-@pytest.fixture()
+@pytest.fixture
 def saved(tmp_path):
     model, guide = make_pair()
     folder = save_checkpoint(tmp_path / "checkpoint", model, guide, notes={"step": 3})

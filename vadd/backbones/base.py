@@ -131,9 +131,7 @@ class EmptyRecognition(Recognition):
         return diagonal_normal(empty, empty)
 
 
-def diagonal_normal(
-    loc: Float[Tensor, "batch *latent"], log_variance: Float[Tensor, "batch *latent"]
-) -> Distribution:
+def diagonal_normal(loc: Float[Tensor, "batch *latent"], log_variance: Float[Tensor, "batch *latent"]) -> Distribution:
     """``N(loc, diag exp(log_variance))`` over the latent, in float32 or wider.
 
     ``log_variance`` is limited to ``[-14, 14]``, which no trained posterior approaches, so that a

@@ -287,9 +287,7 @@ class Block(nn.Module):
         else:
             q, k = rotate(qkv[:, :, :2], *rotary).unbind(2)
             v = qkv[:, :, 2]
-        y = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=attends
-        )
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=attends)
         x = x + self.dropout(self.attention_out(y.transpose(1, 2).flatten(2)))
         y = self.feed_in(self.feed_norm(x, modulations[1], target))
         return x + self.dropout(self.feed_out(F.gelu(y)))
@@ -353,9 +351,7 @@ class Trunk(nn.Module):
         self.positions = None
         if positions == "learned" and num_tokens is not None:
             self.positions = nn.Parameter(torch.empty(num_tokens, hidden_size).normal_(std=0.02))
-        blocks = [
-            Block(hidden_size, num_heads, reads_target=reads_target, dropout=dropout) for _ in range(depth)
-        ]
+        blocks = [Block(hidden_size, num_heads, reads_target=reads_target, dropout=dropout) for _ in range(depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = AdaptiveNorm(hidden_size, reads_target=reads_target)
         initialize(self)

@@ -92,9 +92,7 @@ class _MLPTrunk(nn.Module):
         *modulations, last_modulation = self.conditioning(t, z, condition)
         # One position, so that the conditioning serves the transformer and the perceptron alike.
         x = self.project(embedded.flatten(1))[:, None]
-        for norm, inner, outer, modulation in zip(
-            self.norms, self.inner, self.outer, modulations, strict=True
-        ):
+        for norm, inner, outer, modulation in zip(self.norms, self.inner, self.outer, modulations, strict=True):
             x = x + outer(self.dropout(F.gelu(inner(norm(x, modulation)))))
         return self.norm(x, last_modulation)
 

@@ -57,8 +57,7 @@ def load_digits_tokens(*, num_heldout: int = 360, seed: int = 0) -> DigitTokens:
     """
     if not _NUM_CLASSES <= num_heldout <= _NUM_IMAGES - _NUM_CLASSES:
         raise ConfigError(
-            f"num_heldout must lie between {_NUM_CLASSES} and {_NUM_IMAGES - _NUM_CLASSES}, "
-            f"got {num_heldout}."
+            f"num_heldout must lie between {_NUM_CLASSES} and {_NUM_IMAGES - _NUM_CLASSES}, got {num_heldout}."
         )
     try:
         from sklearn.datasets import load_digits

@@ -36,7 +36,7 @@ class MaskedCategorical(TorchDistribution):
         target: positions to draw, a subset of the masked ones; default all masked positions.
     """
 
-    arg_constraints = {}
+    arg_constraints = {}  # pyright: ignore[reportAssignmentType] - a property of the base class
     has_rsample = False
     has_enumerate_support = False
 
@@ -69,9 +69,7 @@ class MaskedCategorical(TorchDistribution):
     ) -> "MaskedCategorical":
         """The same distribution with ``logits = head(features)``, projected only where needed."""
         self = cls.__new__(cls)
-        self._setup(
-            lambda where: head(features[where]), features.shape[:-1], x_t, mask_id, target, validate_args
-        )
+        self._setup(lambda where: head(features[where]), features.shape[:-1], x_t, mask_id, target, validate_args)
         return self
 
     def _setup(
@@ -191,9 +189,7 @@ def sample_categorical(
     """
     cumulative = torch.softmax(logits.double(), -1).cumsum(-1)
     total = cumulative[..., -1:]
-    uniform = torch.rand(
-        cumulative.shape[:-1], dtype=torch.float64, device=logits.device, generator=generator
-    )
+    uniform = torch.rand(cumulative.shape[:-1], dtype=torch.float64, device=logits.device, generator=generator)
     # Rounding up to the total would select a token past the last possible one.
     point = torch.minimum(uniform[..., None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, point, right=True)[..., 0]

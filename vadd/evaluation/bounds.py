@@ -1,14 +1,15 @@
 """Bounds on the log-likelihood, each for the sampler that it names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.estimators import by_count, finite_step, jump, masked_count, shared_latent
-from vadd.evaluation.importance import LatentIntegral, Proposal, evaluating
+from vadd.evaluation.importance import LatentIntegral, Proposal
 from vadd.evaluation.result import BoundResult, collect
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -95,11 +96,10 @@ def log_likelihood_bound(
     """
     if bound not in _KINDS:
         raise ConfigError(f"bound must be one of {', '.join(_KINDS)}, got {bound!r}.")
-    _check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps)
+    _check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps, time_grid)
     per_draw = bound not in ("finite-step", "shared-latent")
     num_draws = (8 if per_draw else 1) if num_draws is None else num_draws
-    if num_draws < 1:
-        raise DomainError(f"num_draws must be at least 1, got {num_draws}.")
+    _check_sizes(num_draws, rows_per_call)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks = torch.Generator(x_0.device).manual_seed(seed)
     integral = LatentIntegral(
@@ -113,17 +113,14 @@ def log_likelihood_bound(
     )
     model.process.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
     num_free = count_free(x_0, is_frozen, is_padding)
-    estimate: Callable[[Tokens, dict[str, Any]], list[Tensor]]
-    if bound in ("finite-step", "shared-latent"):
-        grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
-        visit = finite_step if bound == "finite-step" else shared_latent
+    grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
 
-        def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
-            return [visit(integral, rows, grid, num_jumps, masks, given) for _ in range(num_draws)]
-    else:
-
-        def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
-            return list(by_count(integral, rows, bound, mask_ratio, num_draws, masks, given))
+    def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
+        if bound == "finite-step" and grid is not None:
+            return [finite_step(integral, rows, grid, num_jumps, masks, given) for _ in range(num_draws)]
+        if bound == "shared-latent":
+            return [shared_latent(integral, rows, grid, num_jumps, masks, given) for _ in range(num_draws)]
+        return list(by_count(integral, rows, bound, mask_ratio, num_draws, masks, given))
 
     with evaluating(model, guide):
         parts = [estimate(rows, given) for rows, given in _slices(x_0, options, rows_per_call)]
@@ -163,6 +160,7 @@ def jump_costs(
     """
     if not 0 <= s < t <= 1:
         raise DomainError(f"a jump needs 0 <= s < t <= 1, got t={t}, s={s}.")
+    _check_sizes(num_draws, rows_per_call)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks = torch.Generator(x_0.device).manual_seed(seed)
     latent_generator = torch.Generator(x_0.device).manual_seed(seed + 1)
@@ -193,6 +191,7 @@ def _check_options(
     proposal: str | None,
     mask_ratio: float,
     num_jumps: int | None,
+    time_grid: TimeGrid | None,
 ) -> None:
     if bound == "finite-step" and num_steps is None:
         raise ConfigError('bound="finite-step" needs num_steps, the number of steps of the sampler.')
@@ -206,6 +205,20 @@ def _check_options(
         raise DomainError(f"mask_ratio must lie in (0, 1], got {mask_ratio}.")
     if num_jumps is not None and num_jumps < 1:
         raise DomainError(f"num_jumps must be at least 1, got {num_jumps}.")
+    if num_jumps is not None and bound not in ("finite-step", "shared-latent"):
+        raise ConfigError(f"num_jumps has no meaning for bound={bound!r}.")
+    if num_jumps is not None and bound == "shared-latent" and (num_latents > 1 or proposal not in (None, "guide")):
+        raise ConfigError("num_jumps fits one guide draw only: trajectories of a shared latent visit all jumps.")
+    if time_grid is not None and num_steps is None:
+        raise ConfigError("time_grid needs num_steps: infinitely many steps have no grid.")
+    if mask_ratio != 1 and bound != "conditional":
+        raise ConfigError(f"mask_ratio has no meaning for bound={bound!r}.")
+
+
+def _check_sizes(num_draws: int, rows_per_call: int) -> None:
+    for name, value in (("num_draws", num_draws), ("rows_per_call", rows_per_call)):
+        if value < 1:
+            raise DomainError(f"{name} must be at least 1, got {value}.")
 
 
 def _claim(bound: str, integral: LatentIntegral, num_steps: int | None, mask_ratio: float) -> str | None:

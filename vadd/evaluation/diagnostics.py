@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.estimators import masked_count
-from vadd.evaluation.importance import LatentIntegral, evaluating
+from vadd.evaluation.importance import LatentIntegral
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.times import count_free
@@ -114,9 +115,7 @@ def diagnose_latent(
             apart = _kl_per_dimension(posterior, prior)
             kl_per_dimension.append(apart)
             kl_per_bin.append(
-                _kl(posterior, prior, latents)
-                if apart is None
-                else apart.flatten().sum(0, dtype=torch.float64)
+                _kl(posterior, prior, latents) if apart is None else apart.flatten().sum(0, dtype=torch.float64)
             )
         start = process.corrupt_count(x_0, masked_count(num_free, 1.0), generator=masks, **options)
         prior, posterior = integral.prior(start), integral.posterior(start)
@@ -149,9 +148,7 @@ def _kl(posterior: Distribution, prior: Distribution, generator: torch.Generator
     return (posterior.log_prob(z) - prior.log_prob(z)).double().mean()
 
 
-def _split_kl(
-    posterior: Distribution, prior: Distribution, generator: torch.Generator
-) -> tuple[float, float]:
+def _split_kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> tuple[float, float]:
     """Mutual information and gap to the prior, with the batch's mixture of posteriors as the aggregate."""
     z = draw(posterior, generator)
     batch = z.shape[0]

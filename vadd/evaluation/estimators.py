@@ -48,10 +48,10 @@ def finite_step(
     options: dict[str, Any],
 ) -> Tensor:
     """The jumps of a sampler with a fresh latent at each, summed."""
-    return sum(
-        weight * jump(integral, x_0, t, s, masks, options)
-        for t, s, weight in _visits(grid, x_0, num_jumps, masks)
-    )
+    total = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device)
+    for t, s, weight in _visits(grid, x_0, num_jumps, masks):
+        total = total + weight * jump(integral, x_0, t, s, masks, options)
+    return total
 
 
 def shared_latent(
@@ -64,7 +64,8 @@ def shared_latent(
 ) -> Tensor:
     """One latent a trajectory: closed form for one guide draw, whole trajectories otherwise."""
     process = integral.model.process
-    start = process.corrupt(x_0, x_0.new_ones(x_0.shape[0], dtype=torch.get_default_dtype()), **options)
+    ones = torch.ones(x_0.shape[0], device=x_0.device)
+    start = process.corrupt(x_0, ones, generator=masks, **options)  # nothing is random at time 1
     start = share_latent(start, process.mask_id)
     one_draw = integral.num_latents == 1 and integral.proposal == "guide"
     if integral.integrates and not one_draw:
@@ -73,9 +74,7 @@ def shared_latent(
     if grid is None:
         num_free = start.is_masked.sum(-1)
         for d in range(num_jumps or 8):
-            batch = process.corrupt_count(
-                x_0, _strata(num_free, d, num_jumps or 8, masks), generator=masks, **options
-            )
+            batch = process.corrupt_count(x_0, _strata(num_free, d, num_jumps or 8, masks), generator=masks, **options)
             weight = num_free / batch.is_masked.sum(-1).clamp(min=1) / (num_jumps or 8)
             likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
             total = total + weight * likelihood
@@ -113,9 +112,7 @@ def by_count(
         elif bound == "continuous":
             value = weight * _difference(integral, batch, count.double())
         else:
-            value = weight * (
-                integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
-            )
+            value = weight * (integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0))
         yield torch.where(has_target, value, 0.0)
 
 
@@ -149,5 +146,7 @@ def _strata(num_free: Tensor, stratum: int, num_strata: int, masks: torch.Genera
 
 
 def masked_count(num_free: Tensor, mask_ratio: float) -> Tensor:
-    """Number of masked tokens at a ratio, rounded up."""
-    return (num_free * mask_ratio).ceil().long().clamp(min=0)
+    """Number of masked tokens at a ratio, rounded up; at least one where any token is free."""
+    # n * (k / n) may exceed k by a rounding error, which must not mask one more.
+    count = (num_free.double() * mask_ratio - 1e-9).ceil().long().clamp(min=1)
+    return torch.minimum(count, num_free)

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vadd.errors import ConfigError, DomainError
 from vadd.guide import RecognitionGuide
@@ -17,23 +16,9 @@ from vadd.objectives.corruption import explain_all_masked
 from vadd.samplers.latent_policy import draw
 from vadd.types import CorruptedBatch, Distribution, PerSequence
 
-__all__ = ["LatentIntegral", "Proposal", "evaluating", "log_mean"]
+__all__ = ["LatentIntegral", "Proposal", "log_mean"]
 
 Proposal = Literal["guide", "prior", "mixture"]
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Run without gradients and with dropout off; restore the modules' modes afterwards."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    try:
-        for module in modules:
-            module.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 @dataclass(frozen=True)
@@ -61,11 +46,7 @@ class LatentIntegral:
     rows_per_call: int
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.num_latents, bool)
-            or not isinstance(self.num_latents, int)
-            or self.num_latents < 1
-        ):
+        if isinstance(self.num_latents, bool) or not isinstance(self.num_latents, int) or self.num_latents < 1:
             raise DomainError(f"num_latents must be an integer of at least 1, got {self.num_latents!r}.")
         if self.proposal not in ("guide", "prior", "mixture"):
             raise ConfigError(f'proposal must be "guide", "prior" or "mixture", got {self.proposal!r}.')
@@ -153,6 +134,4 @@ class LatentIntegral:
 def log_mean(parts: list[Tensor]) -> Tensor:
     """Log of the mean of exponentials over the first axis of all parts."""
     count = sum(part.shape[0] for part in parts)
-    return torch.logsumexp(torch.cat([part.logsumexp(0, keepdim=True) for part in parts]), 0) - math.log(
-        count
-    )
+    return torch.logsumexp(torch.cat([part.logsumexp(0, keepdim=True) for part in parts]), 0) - math.log(count)

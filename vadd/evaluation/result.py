@@ -99,9 +99,7 @@ class BoundResult:
 
     def __repr__(self) -> str:
         claim = "no likelihood" if self.bounds is None else self.bounds
-        return (
-            f"BoundResult({self.kind}: {self.nats:.3f} ± {self.stderr:.3f} nats per sequence, bounds {claim})"
-        )
+        return f"BoundResult({self.kind}: {self.nats:.3f} ± {self.stderr:.3f} nats per sequence, bounds {claim})"
 
 
 def collect(

@@ -31,9 +31,7 @@ def shared_trajectories(
     """
     parts = []
     for z, weights in integral.propose(start):
-        uniform = torch.rand(
-            (*z.shape[:2], start.x_0.shape[1]), dtype=torch.float64, device=z.device, generator=masks
-        )
+        uniform = torch.rand((*z.shape[:2], start.x_0.shape[1]), dtype=torch.float64, device=z.device, generator=masks)
         parts.append(weights + _trajectory_scores(integral, start, grid, z, uniform))
     return log_mean(parts)
 
@@ -44,9 +42,7 @@ def _trajectory_scores(
     """Sum over the jumps of the log-probabilities of what they reveal, shape ``(k, batch)``."""
     model, process = integral.model, integral.model.process
     copies, batch = z.shape[:2]
-    options = {
-        name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in start.network_options.items()
-    }
+    options = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in start.network_options.items()}
     x_0 = start.x_0.repeat(copies, 1)
     z = z.flatten(0, 1)
     # A position is masked at time t where its uniform lies below 1 - alpha_t; fixed ones never are.
@@ -55,9 +51,7 @@ def _trajectory_scores(
     for t, upper, lower in _thresholds(process.schedule, grid, uniform):
         is_masked = uniform < upper
         target = is_masked & (uniform >= lower)
-        likelihood = model.denoise(
-            x_0.masked_fill(is_masked, process.mask_id), t, z, target=target, **options
-        )
+        likelihood = model.denoise(x_0.masked_fill(is_masked, process.mask_id), t, z, target=target, **options)
         x_s = x_0.masked_fill(is_masked & ~target, process.mask_id)
         total = total + likelihood.token_log_prob(x_s).double().sum(-1)
     return total.reshape(copies, batch)

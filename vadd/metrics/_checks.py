@@ -19,9 +19,7 @@ def check_rows(name: str, values: Tensor, min_rows: int, why: str) -> None:
 def check_features(name: str, features: Tensor, min_rows: int, why: str) -> None:
     """The same for features, which must be floating point."""
     if not features.is_floating_point():
-        raise DtypeError(
-            f"{name} must be floating point features, got {features.dtype}; apply a feature network."
-        )
+        raise DtypeError(f"{name} must be floating point features, got {features.dtype}; apply a feature network.")
     check_rows(name, features, min_rows, why)
 
 

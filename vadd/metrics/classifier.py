@@ -81,9 +81,7 @@ class DigitClassifier(nn.Module):
             )
         low, high = (int(value) for value in torch.aminmax(tokens))
         if low < 0 or high >= self.num_levels:
-            raise DomainError(
-                f"tokens must be grey levels in [0, {self.num_levels}), got values from {low} to {high}."
-            )
+            raise DomainError(f"tokens must be grey levels in [0, {self.num_levels}), got values from {low} to {high}.")
         grey = tokens.to(self.head.weight.dtype) * (2 / (self.num_levels - 1)) - 1
         return self.body(grey.reshape(-1, 1, height, width))
 

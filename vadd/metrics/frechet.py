@@ -9,9 +9,7 @@ from vadd.metrics._checks import check_features, check_same_columns
 __all__ = ["frechet_distance"]
 
 
-def frechet_distance(
-    features_a: Float[Tensor, "rows_a columns"], features_b: Float[Tensor, "rows_b columns"]
-) -> float:
+def frechet_distance(features_a: Float[Tensor, "rows_a columns"], features_b: Float[Tensor, "rows_b columns"]) -> float:
     r"""Squared Fréchet (2-Wasserstein) distance of the normal laws fitted to two sets of features.
 
     .. math:: |\mu_a - \mu_b|^2 + \mathrm{tr}(\Sigma_a + \Sigma_b - 2 (\Sigma_a \Sigma_b)^{1/2})

@@ -75,9 +75,7 @@ def pair_histogram(tokens: Int[Tensor, "num 2"], vocab_size: int) -> Float[Tenso
     return (counts.double() / tokens.shape[0]).reshape(vocab_size, vocab_size)
 
 
-def validity(
-    p: Float[Tensor, "*outcomes"], truth: Float[Tensor, "*outcomes"], *, threshold: float = 0.0
-) -> float:
+def validity(p: Float[Tensor, "*outcomes"], truth: Float[Tensor, "*outcomes"], *, threshold: float = 0.0) -> float:
     """Share of ``p`` on the support of ``truth``: the outcomes more probable than ``threshold``.
 
     Where the truth has tails there is no natural support: state the threshold, and give the value
@@ -93,9 +91,7 @@ def validity(
         DomainError: if entries are negative or do not sum to one, or the threshold lies outside its range.
     """
     if p.shape != truth.shape:
-        raise ShapeError(
-            f"p and truth must have the same shape, got {tuple(p.shape)} and {tuple(truth.shape)}."
-        )
+        raise ShapeError(f"p and truth must have the same shape, got {tuple(p.shape)} and {tuple(truth.shape)}.")
     if not 0 <= threshold < 1:
         raise DomainError(f"threshold must lie in [0, 1), got {threshold}.")
     p, truth = _probabilities("p", p), _probabilities("truth", truth)

@@ -29,9 +29,7 @@ class PRDC(NamedTuple):
     coverage: float
 
 
-def prdc(
-    real: Float[Tensor, "num_real columns"], fake: Float[Tensor, "num_fake columns"], k: int = 5
-) -> PRDC:
+def prdc(real: Float[Tensor, "num_real columns"], fake: Float[Tensor, "num_fake columns"], k: int = 5) -> PRDC:
     """Compare two sets of features by their nearest-neighbour balls.
 
     The ball of a row is open, and its radius is the distance to the row's ``k``-th nearest

@@ -24,9 +24,7 @@ def corrupt_by_count(
     return process.corrupt_count(x_0, counts, generator=generator, **options)
 
 
-def stratified_jumps(
-    grid: Sequence[float], x_0: Tokens, generator: torch.Generator | None
-) -> tuple[Times, Times]:
+def stratified_jumps(grid: Sequence[float], x_0: Tokens, generator: torch.Generator | None) -> tuple[Times, Times]:
     """One of the grid's jumps ``(t, s)`` for each row, uniform, stratified over the batch."""
     times = torch.tensor(grid, device=x_0.device, dtype=torch.get_default_dtype())
     uniform = stratified_uniform(x_0.shape[0], device=x_0.device, generator=generator)

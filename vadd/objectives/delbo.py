@@ -15,7 +15,7 @@ __all__ = ["DELBO"]
 
 
 class DELBO(DiffusionELBO):
-    r"""The double evidence lower bound, negated, in nats per sequence:
+    r"""The double evidence lower bound, negated, in nats per sequence.
 
     .. math:: -\int_0^1 w(t)\, E_q E_r\left[\log p(x_0 \mid x_t, z)
         - \lambda \log \frac{r(z \mid x_0, x_t)}{p(z)}\right] dt.

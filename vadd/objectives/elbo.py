@@ -86,9 +86,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
     ) -> None:
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         if not isinstance(process, MaskingProcess):
-            raise ConfigError(
-                f"process must be a MaskingProcess, got {type(process).__name__}; pass model.process."
-            )
+            raise ConfigError(f"process must be a MaskingProcess, got {type(process).__name__}; pass model.process.")
         if not (math.isfinite(free_bits) and free_bits >= 0):
             raise ConfigError(f"free_bits must be finite and non-negative, got {free_bits}.")
         if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
@@ -144,8 +142,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, differentiable; its value and its surrogate are one, since all latents are reparameterized."""
         losses = [
-            self._differentiable_loss_particle(*traces)[1]
-            for traces in self._get_traces(model, guide, args, kwargs)
+            self._differentiable_loss_particle(*traces)[1] for traces in self._get_traces(model, guide, args, kwargs)
         ]
         return torch.stack(losses).sum() / self.num_particles
 
@@ -165,8 +162,9 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         latent = latent.masked_fill(~explained.any(-1), 0.0)
         if isinstance(model, VADDModel) and model.training and model.latent_dropout > 0:
             uniform = torch.rand(x_0.shape[0], device=x_0.device, generator=self.generator)
-            batch = replace(batch, is_null=uniform < model.latent_dropout)
-            latent = latent.masked_fill(batch.is_null, 0.0)
+            is_null = uniform < model.latent_dropout
+            batch = replace(batch, is_null=is_null)
+            latent = latent.masked_fill(is_null, 0.0)
         return batch, SiteWeights(likelihood, latent)
 
     def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:

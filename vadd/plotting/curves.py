@@ -43,9 +43,7 @@ def training_curves(
     figure = new_figure(9.0, 3.6)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     panels = figure.subplots(1, 2)
-    for panel, key, label in zip(
-        panels, ("reconstruction", "kl"), ("Reconstruction", "KL divergence"), strict=True
-    ):
+    for panel, key, label in zip(panels, ("reconstruction", "kl"), ("Reconstruction", "KL divergence"), strict=True):
         for index, (name, history) in enumerate(histories.items()):
             colour = _COLOURS[index % len(_COLOURS)]
             values = torch.as_tensor(history[key], dtype=torch.float64)

@@ -63,8 +63,7 @@ def image_grid(
             )
 
     grids = [
-        [_mosaic(images[: per_row**2], per_row, num_levels) for images in blocks.values()]
-        for blocks in rows.values()
+        [_mosaic(images[: per_row**2], per_row, num_levels) for images in blocks.values()] for blocks in rows.values()
     ]
     # A whole number of dots a pixel, or the lines between images come out unequal.
     scale = max(1, round(BLOCK * DPI / grids[0][0].shape[1])) / DPI

@@ -27,16 +27,12 @@ class Page:
         self.figure = new_figure(self.width, self.height)
         self.scale = scale
 
-    def image(
-        self, left: float, top: float, values: Tensor, *, cmap: str = "gray", vmax: float = 1.0
-    ) -> None:
+    def image(self, left: float, top: float, values: Tensor, *, cmap: str = "gray", vmax: float = 1.0) -> None:
         """Place a matrix, one cell each value, coloured from 0 to ``vmax``."""
         height, width = (size * self.scale for size in values.shape)
         left, top = (round(place * DPI) / DPI for place in (left, top))
         bottom = self.height - top - height
-        axes = self.figure.add_axes(
-            (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        )
+        axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
         axes.imshow(values.numpy(), cmap=cmap, vmin=0, vmax=vmax, interpolation="nearest", aspect="auto")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(color="#cccccc", linewidth=0.5, visible=cmap != "gray")

@@ -23,6 +23,9 @@ class StandardNormalPrior(LatentPrior):
             the empty latent, with which the model is the plain masked diffusion model.
     """
 
+    loc: Tensor
+    scale: Tensor
+
     def __init__(self, latent_shape: int | Sequence[int]) -> None:
         super().__init__()
         shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)

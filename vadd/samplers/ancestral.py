@@ -23,7 +23,16 @@ class SampledModel(Protocol):
     prior: Any
     denoiser: Any
 
-    def denoise(self, x_t: Tokens, t: Any, z: Any, **options: Any) -> MaskedCategorical: ...
+    def denoise(
+        self,
+        x_t: Tokens,
+        t: Any,
+        z: Any = None,
+        *,
+        target: Any = None,
+        is_padding: Any = None,
+        condition: Any = None,
+    ) -> MaskedCategorical: ...
 
 
 def ancestral_step(

@@ -44,9 +44,7 @@ def resolve_grid(num_steps: int, time_grid: TimeGrid | None) -> Float[Tensor, " 
     grid = time_grid(num_steps) if callable(time_grid) else time_grid
     if not isinstance(grid, Tensor) or grid.shape != (num_steps + 1,):
         shape = tuple(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
-        raise ConfigError(
-            f"time_grid must give a tensor of num_steps + 1 = {num_steps + 1} times, got {shape}."
-        )
+        raise ConfigError(f"time_grid must give a tensor of num_steps + 1 = {num_steps + 1} times, got {shape}.")
     grid = grid.double()
     if not (grid[0] == 1 and grid[-1] == 0 and bool((grid.diff() < 0).all())):
         raise DomainError(

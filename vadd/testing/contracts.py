@@ -32,9 +32,7 @@ def check_schedule(schedule: NoiseSchedule) -> None:
     """
     for dtype in (torch.float32, torch.float64):
         ends = schedule.alpha(torch.tensor([0.0, 1.0], dtype=dtype)).tolist()
-        _require(
-            ends == [1.0, 0.0], f"alpha must be exactly 1 at t = 0 and 0 at t = 1, got {ends} in {dtype}."
-        )
+        _require(ends == [1.0, 0.0], f"alpha must be exactly 1 at t = 0 and 0 at t = 1, got {ends} in {dtype}.")
         masked = schedule.mask_probability(torch.tensor([0.0, 1.0], dtype=dtype)).tolist()
         _require(
             masked == [0.0, 1.0],
@@ -69,9 +67,7 @@ def check_schedule(schedule: NoiseSchedule) -> None:
     )
 
 
-def check_prior(
-    prior: LatentPrior, vocab_size: int, num_tokens: int, *, condition: Tensor | None = None
-) -> None:
+def check_prior(prior: LatentPrior, vocab_size: int, num_tokens: int, *, condition: Tensor | None = None) -> None:
     """Check a prior: shapes, finite samples and densities, rows apart, padding hidden, gradients.
 
     Args:
@@ -114,9 +110,7 @@ def check_prior(
         _check_gradients("the prior", prior, score(slice(None)).sum())
 
 
-def check_denoiser(
-    denoiser: Denoiser, num_tokens: int | None = None, *, condition: Tensor | None = None
-) -> None:
+def check_denoiser(denoiser: Denoiser, num_tokens: int | None = None, *, condition: Tensor | None = None) -> None:
     """Check a denoiser: output, dependence on its inputs, gradients, rows apart, padding hidden.
 
     Args:
@@ -141,9 +135,7 @@ def check_denoiser(
 
     logits = run(every)
     _require_shape("the denoiser's output", logits, (_BATCH, length, vocab_size))
-    _require(
-        logits.is_floating_point(), f"the denoiser must return floating-point logits, not {logits.dtype}."
-    )
+    _require(logits.is_floating_point(), f"the denoiser must return floating-point logits, not {logits.dtype}.")
     for name, tokens in (("", x_t), (" when all is masked", torch.full_like(x_t, vocab_size))):
         _require(bool(run(every, tokens).isfinite().all()), f"the denoiser's logits must be finite{name}.")
     _require(
@@ -199,9 +191,7 @@ def check_recognition(
     z = _normal(recognition, recognition.latent_shape)
     options = {} if condition is None else {"condition": condition}
 
-    def distribution(
-        rows: slice, tokens: Tensor = tokens, target: Tensor = target, **more: Tensor
-    ) -> Distribution:
+    def distribution(rows: slice, tokens: Tensor = tokens, target: Tensor = target, **more: Tensor) -> Distribution:
         return recognition(tokens[rows], target[rows], t[rows], **_rows(options, rows), **more)
 
     def score(*args: Any, **more: Tensor) -> Tensor:
@@ -231,8 +221,7 @@ def check_recognition(
     )
     _require(
         not torch.equal(score(every), score(every, tokens, ~target)),
-        "the recognition network must depend on target; one that reads the tokens alone collapses to "
-        "the prior.",
+        "the recognition network must depend on target; one that reads the tokens alone collapses to the prior.",
     )
     with torch.random.fork_rng(devices=[]):
         sample = whole.rsample()
@@ -270,15 +259,12 @@ def _check_distribution(name: str, distribution: Distribution, latent_shape: tor
     )
 
 
-def _check_head(
-    denoiser: FeatureDenoiser, x_t: Tensor, t: Tensor, z: Tensor, options: dict[str, Tensor]
-) -> None:
+def _check_head(denoiser: FeatureDenoiser, x_t: Tensor, t: Tensor, z: Tensor, options: dict[str, Tensor]) -> None:
     features = denoiser.features(x_t, t, z, **options)
     dense = denoiser(x_t, t, z, **options)
     _require(
         features.shape[:2] == x_t.shape and features.ndim == 3,
-        f"features must return (batch, dim, hidden), got {tuple(features.shape)} for "
-        f"{tuple(x_t.shape)} tokens.",
+        f"features must return (batch, dim, hidden), got {tuple(features.shape)} for {tuple(x_t.shape)} tokens.",
     )
     _require_same(dense, denoiser.head(features), "forward must equal head(features(...))")
     where = x_t % 2 == 0

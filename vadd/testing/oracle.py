@@ -194,9 +194,7 @@ def exact_delbo(
 
 
 @torch.no_grad()
-def exact_joint(
-    model: Any, x_0: Tokens, *, num_nodes: int = _NUM_NODES, num_times: int = _NUM_TIMES
-) -> PerSequence:
+def exact_joint(model: Any, x_0: Tokens, *, num_nodes: int = _NUM_NODES, num_times: int = _NUM_TIMES) -> PerSequence:
     r"""What the DELBO bounds: :math:`\sum_n \frac1n E_{|M|=n} \log p(x_M \mid x_t)`, joint over ``M``."""
 
     def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
@@ -322,8 +320,7 @@ def _masks_at(model: Any, t: Tensor, dim: int) -> list[tuple[Tensor, Tensor]]:
     """The non-empty sets of masked positions at time ``t``, with their probabilities."""
     alpha = model.process.schedule.alpha(t)
     return [
-        (is_masked, (1 - alpha) ** is_masked.sum() * alpha ** (~is_masked).sum())
-        for is_masked in all_masks(dim)[1:]
+        (is_masked, (1 - alpha) ** is_masked.sum() * alpha ** (~is_masked).sum()) for is_masked in all_masks(dim)[1:]
     ]
 
 
@@ -356,9 +353,7 @@ def _expect(log_weights: Tensor, values: Tensor) -> Tensor:
     return torch.where(log_weights > -torch.inf, log_weights.exp() * values, 0.0).sum(0)
 
 
-def _prior_scores(
-    model: Any, x_0: Tensor, is_masked: Tensor, t: Tensor, num_nodes: int
-) -> tuple[Tensor, Tensor]:
+def _prior_scores(model: Any, x_0: Tensor, is_masked: Tensor, t: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
     x_t, times = x_0.masked_fill(is_masked, model.process.mask_id), t.expand(len(x_0))
     z, log_weights = latent_nodes(model, x_t, times, num_nodes)
     return _token_scores(model, x_t, times, z, x_0), log_weights

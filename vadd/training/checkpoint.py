@@ -120,9 +120,7 @@ def load_checkpoint(folder: str | Path, **parts: nn.Module) -> Checkpoint:
         if name in parts:
             built[name] = parts[name]
         elif description is None:
-            raise CheckpointError(
-                f"the {name} is of a class that is not registered: pass {name}=... to load."
-            )
+            raise CheckpointError(f"the {name} is of a class that is not registered: pass {name}=... to load.")
         else:
             built[name] = build(description)
     process = MaskingProcess(built["schedule"], header["vocab_size"])
@@ -173,9 +171,7 @@ def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
 
 
 def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) -> None:
-    stored = {
-        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
-    }
+    stored = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
     dtypes = {value.dtype for value in stored.values() if value.is_floating_point()}
     if len(dtypes) == 1:
         part.to(dtypes.pop())
@@ -183,16 +179,12 @@ def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) 
     expected = {key for key, value in own.items() if value.numel() > 0}
     wrong = sorted(
         (expected ^ set(stored))
-        | {
-            k
-            for k in expected & set(stored)
-            if (own[k].shape, own[k].dtype) != (stored[k].shape, stored[k].dtype)
-        }
+        | {k for k in expected & set(stored) if (own[k].shape, own[k].dtype) != (stored[k].shape, stored[k].dtype)}
     )
     if wrong:
         raise CheckpointError(
-            f"the weights do not fit the {name}: missing, unexpected or of another shape or dtype: {', '.join(wrong[:8])}"
-            f"{' ...' if len(wrong) > 8 else ''}. Were the parts built with other options?"
+            f"the weights do not fit the {name}: missing, unexpected or of another shape or dtype: "
+            f"{', '.join(wrong[:8])}{' ...' if len(wrong) > 8 else ''}. Were the parts built with other options?"
         )
     part.load_state_dict(stored, strict=False)
 
