@@ -128,8 +128,7 @@ def test_checker_finds_planted_violations(tmp_path, file, code, expected):
 
 def test_no_file_is_long():
     lengths = {
-        path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines())
-        for path in PACKAGE.rglob("*.py")
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")
     }
     assert {name: n for name, n in lengths.items() if n > LONGER.get(name, MAX_LINES)} == {}
 

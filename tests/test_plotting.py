@@ -30,9 +30,7 @@ def test_ink_covers_the_area_of_the_inked_images(tmp_path):
     blank, ink = images(25), images(25, 16)
     shares = []
     for first, second in ((blank, blank), (blank, ink), (ink, ink)):
-        image_grid(
-            tmp_path / "a.png", {"A": {"1": blank, "2": first}, "B": {"1": blank, "2": second}}, num_levels=17
-        )
+        image_grid(tmp_path / "a.png", {"A": {"1": blank, "2": first}, "B": {"1": blank, "2": second}}, num_levels=17)
         shares.append(share_of(read(tmp_path / "a.png"), (0, 0, 0)))
     one_block = shares[1] - shares[0]
     assert one_block > 0.1
@@ -160,9 +158,7 @@ def test_broken_histories_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match="lacks kl"):
         training_curves(tmp_path / "a.png", {"A": {"step": [0], "reconstruction": [1.0]}})
     with pytest.raises(ShapeError, match="one length"):
-        training_curves(
-            tmp_path / "a.png", {"A": {"step": [0, 1], "reconstruction": [1.0, 1.0], "kl": [0.0]}}
-        )
+        training_curves(tmp_path / "a.png", {"A": {"step": [0, 1], "reconstruction": [1.0, 1.0], "kl": [0.0]}})
 
 
 def test_missing_dependency_names_the_remedy(monkeypatch, tmp_path):

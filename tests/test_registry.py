@@ -14,9 +14,7 @@ from vadd.schedules import CosineSchedule, GeometricSchedule, LinearSchedule, Po
 
 @register
 class _Part(nn.Module):
-    def __init__(
-        self, size: int, *, sizes: tuple = (1, 2), inner: nn.Module | None = None, flag=None
-    ) -> None:
+    def __init__(self, size: int, *, sizes: tuple = (1, 2), inner: nn.Module | None = None, flag=None) -> None:
         super().__init__()
         self.size, self.sizes, self.inner = size, sizes, inner
 

@@ -19,16 +19,12 @@ LATENTS = [4, (2, 3), (LENGTH, 2)]
 DENOISERS = {
     "mlp": lambda latent, **options: MLPDenoiser(VOCAB, LENGTH, latent, **SMALL, **options),
     "rotary": lambda latent, **options: DiTDenoiser(VOCAB, LENGTH, latent, **SMALL, **options),
-    "learned": lambda latent, **options: DiTDenoiser(
-        VOCAB, LENGTH, latent, positions="learned", **SMALL, **options
-    ),
+    "learned": lambda latent, **options: DiTDenoiser(VOCAB, LENGTH, latent, positions="learned", **SMALL, **options),
 }
 RECOGNITIONS = {
     "mlp": lambda latent, **options: MLPRecognition(VOCAB, LENGTH, latent, **SMALL, **options),
     "rotary": lambda latent, **options: DiTRecognition(VOCAB, LENGTH, latent, **SMALL, **options),
-    "learned": lambda latent, **options: DiTRecognition(
-        VOCAB, LENGTH, latent, positions="learned", **SMALL, **options
-    ),
+    "learned": lambda latent, **options: DiTRecognition(VOCAB, LENGTH, latent, positions="learned", **SMALL, **options),
 }
 OPTIONS = [{}, {"reads_time": True}, {"num_classes": 3}, {"reads_time": True, "num_classes": 3}]
 

@@ -64,8 +64,6 @@ def test_meaningless_bins_are_an_error(num_bins, limits):
 
 
 def test_integer_points_are_an_error(monkeypatch):
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the library's own check, not the types'
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the library's own check, not the types'
     with pytest.raises(DtypeError, match="floating point"):
         discretize(torch.zeros(1, 2, dtype=torch.int64), 4, (0.0, 1.0))

@@ -86,9 +86,7 @@ def test_checkerboard_draws_follow_the_exact_law():
 
 @pytest.mark.parametrize("num_bins", [4, 8, 64, 100])
 def test_entropy_of_the_checkerboard_is_that_of_half_the_pairs(num_bins):
-    assert entropy(checkerboard_probabilities(num_bins)) == pytest.approx(
-        math.log(num_bins**2 / 2), abs=1e-12
-    )
+    assert entropy(checkerboard_probabilities(num_bins)) == pytest.approx(math.log(num_bins**2 / 2), abs=1e-12)
 
 
 def test_entropy_of_the_checkerboard_with_64_bins():

@@ -308,9 +308,7 @@ def test_tokens_of_probability_zero_are_never_drawn(generator, vocab, dtype, dat
 @pytest.mark.parametrize(
     ("possible", "first", "last"), [([1, 4], 1, 4), ([0], 0, 0), ([5], 5, 5), ([0, 1, 2, 3, 4, 5], 0, 5)]
 )
-def test_extreme_uniforms_select_the_first_and_last_possible_token(
-    monkeypatch, uniform, possible, first, last
-):
+def test_extreme_uniforms_select_the_first_and_last_possible_token(monkeypatch, uniform, possible, first, last):
     logits = torch.full((6,), -torch.inf)
     logits[possible] = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])[: len(possible)]
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, uniform, dtype=torch.float64))

@@ -186,10 +186,15 @@ def test_dropout_is_off(bound, options):
 def test_modes_are_restored_after_an_error():
     module = nn.Sequential(nn.Dropout(), nn.Dropout())
     module[1].eval()
-    with pytest.raises(ZeroDivisionError), evaluating(module):
-        assert not any(part.training for part in module.modules())
-        assert not torch.is_grad_enabled()
-        _ = 1 / 0
+
+    def fail():
+        with evaluating(module):
+            assert not any(part.training for part in module.modules())
+            assert not torch.is_grad_enabled()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert [part.training for part in module.modules()] == [True, True, False]
 
 

@@ -38,9 +38,7 @@ def test_smoke_run_writes_pictures_and_figures(toy2d, tmp_path, capsys):
             assert 0 <= row["validity"] <= 1
             assert row["bound"] > 0
     # Untrained models are no better than independent tokens, which are worse than real data.
-    assert (
-        toy["models"]["MDM"]["by_steps"][0]["jsd"] > toy["factorized"]["jsd"] > 2 * toy["fresh_data"]["jsd"]
-    )
+    assert toy["models"]["MDM"]["by_steps"][0]["jsd"] > toy["factorized"]["jsd"] > 2 * toy["fresh_data"]["jsd"]
     assert toy["factorized"]["validity"] < toy["fresh_data"]["validity"]
     printed = capsys.readouterr().out
     assert all(name in printed for name in [*MODELS, "no bound on the likelihood"])

@@ -66,9 +66,7 @@ def test_tiny_parts_keep_their_contracts():
     assert prior.log_prob(z).isfinite().all()
     assert (prior.log_prob(z + 0.01) == -torch.inf).all()
     torch.testing.assert_close(prior.log_prob(prior.enumerate_support()).exp().sum(0), torch.ones(4).double())
-    torch.testing.assert_close(
-        torch.distributions.kl_divergence(prior, prior.expand([4])), torch.zeros(4).double()
-    )
+    torch.testing.assert_close(torch.distributions.kl_divergence(prior, prior.expand([4])), torch.zeros(4).double())
 
 
 def test_standard_normal_prior_keeps_its_contract():
@@ -129,9 +127,7 @@ def law_by_trajectories(model, num_tokens, grid, latents):
         for x, probability in law.items():
             for z, weight in pick(x, t):
                 latent = torch.tensor([[z]], dtype=torch.float64)
-                mu = model.denoise(torch.tensor([x]), torch.tensor([t]).double(), latent).logits.softmax(-1)[
-                    0
-                ]
+                mu = model.denoise(torch.tensor([x]), torch.tensor([t]).double(), latent).logits.softmax(-1)[0]
                 options = [
                     [(token, 1.0)]
                     if token != mask
@@ -156,9 +152,7 @@ def law_by_trajectories(model, num_tokens, grid, latents):
 
 
 @pytest.mark.parametrize("latents", ["fresh", "shared"])
-@pytest.mark.parametrize(
-    "schedule", [LinearSchedule(), CosineSchedule(), GeometricSchedule(1e-2, 5.0)], ids=repr
-)
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule(), GeometricSchedule(1e-2, 5.0)], ids=repr)
 @pytest.mark.parametrize(("vocab", "num_tokens"), [(3, 2), (2, 3)])
 def test_recursion_equals_the_sum_over_trajectories(vocab, num_tokens, schedule, latents):
     model = tiny_model(
@@ -190,9 +184,7 @@ def test_draws_of_the_sampler_follow_the_enumerated_law(atoms, latents):
 def test_without_a_latent_all_samplers_and_bounds_of_one_grid_agree(vocab, num_tokens, schedule, seed):
     model = tiny_model(vocab, num_tokens, latent_dim=0, schedule=schedule, seed=seed)
     x_0, guide = sequences_of(model), guide_for(model)
-    fresh, shared = (
-        exact_log_likelihood(model, x_0, num_steps=2, latents=name) for name in ("fresh", "shared")
-    )
+    fresh, shared = (exact_log_likelihood(model, x_0, num_steps=2, latents=name) for name in ("fresh", "shared"))
     torch.testing.assert_close(fresh, shared)
     bounds = [
         exact_finite_step_bound(model, guide, x_0, num_steps=2),
@@ -211,9 +203,7 @@ def test_without_a_latent_all_samplers_and_bounds_of_one_grid_agree(vocab, num_t
 @given(tiny_models(), st.integers(1, 3), st.integers(0, 1000), st.sampled_from(["masked", "revealed"]))
 def test_finite_step_bound_stays_below_the_likelihood_of_its_sampler(model, num_steps, seed, target):
     x_0 = sequences_of(model)
-    bound = exact_finite_step_bound(
-        model, guide_for(model, seed=seed), x_0, num_steps=num_steps, target=target
-    )
+    bound = exact_finite_step_bound(model, guide_for(model, seed=seed), x_0, num_steps=num_steps, target=target)
     assert (bound <= exact_log_likelihood(model, x_0, num_steps=num_steps) + SLACK).all()
 
 
@@ -286,9 +276,7 @@ def test_many_steps_approach_the_marginal_bound_from_the_exact_posterior_at_firs
     model = tiny_model(2, 2, atoms=ATOMS, scale=2.0, seed=5)
     x_0, guide = all_sequences(2, 2), RecognitionGuide(exact_posterior_recognition(model))
     limit = exact_marginal_bound(model, x_0)
-    errors = [
-        (exact_finite_step_bound(model, guide, x_0, num_steps=T, target="revealed") - limit) for T in (16, 32)
-    ]
+    errors = [(exact_finite_step_bound(model, guide, x_0, num_steps=T, target="revealed") - limit) for T in (16, 32)]
     torch.testing.assert_close(errors[0] / errors[1], torch.full((4,), 2.0).double(), rtol=0.15, atol=0)
     assert (limit <= exact_log_likelihood(model, x_0, num_steps=500) + 1e-3).all()
 
@@ -321,9 +309,7 @@ def test_the_marginal_bound_is_below_and_the_joint_value_above_the_entropy_of_co
         torch.testing.assert_close(exact_log_likelihood(model, x_0, num_steps=num_steps), whole)
 
 
-@pytest.mark.parametrize(
-    "schedule", [CosineSchedule(), PolynomialSchedule(3.0), GeometricSchedule()], ids=repr
-)
+@pytest.mark.parametrize("schedule", [CosineSchedule(), PolynomialSchedule(3.0), GeometricSchedule()], ids=repr)
 def test_values_of_infinitely_many_steps_do_not_depend_on_the_schedule(schedule):
     models = [tiny_model(3, 2, schedule=s, seed=2) for s in (LinearSchedule(), schedule)]
     x_0, guide = all_sequences(3, 2), guide_for(models[0])

@@ -191,9 +191,7 @@ def test_default_formulas_of_the_base_class_agree(schedule, dtype):
             return schedule.inverse(alpha)
 
     t = torch.linspace(0.01, 0.99, 50, dtype=dtype)
-    torch.testing.assert_close(
-        Bare().mask_probability(t), schedule.mask_probability(t), rtol=1e-6, atol=1e-14
-    )
+    torch.testing.assert_close(Bare().mask_probability(t), schedule.mask_probability(t), rtol=1e-6, atol=1e-14)
     torch.testing.assert_close(Bare().weight(t), schedule.weight(t), rtol=1e-4, atol=1e-12)
     masked = schedule.mask_probability(t.double())
     torch.testing.assert_close(Bare().time_of(masked), schedule.time_of(masked), rtol=1e-6, atol=1e-6)

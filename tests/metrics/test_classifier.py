@@ -54,9 +54,7 @@ def test_features_order_sets_by_their_damage(classifier, digits):
 
 def test_training_depends_on_its_seed_alone(digits):
     def train(seed: int) -> torch.Tensor:
-        trained = train_digit_classifier(
-            digits.train[:200], digits.train_labels[:200], num_epochs=1, seed=seed
-        )
+        trained = train_digit_classifier(digits.train[:200], digits.train_labels[:200], num_epochs=1, seed=seed)
         return trained.features(digits.heldout)
 
     torch.manual_seed(1)
@@ -72,9 +70,7 @@ def test_other_sizes_levels_and_classes():
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(2, (40, 28 * 20), generator=generator)
     labels = torch.arange(40) % 3
-    trained = train_digit_classifier(
-        tokens, labels, image_shape=(28, 20), num_levels=2, num_classes=3, num_epochs=1
-    )
+    trained = train_digit_classifier(tokens, labels, image_shape=(28, 20), num_levels=2, num_classes=3, num_epochs=1)
     assert trained(tokens).shape == (40, 3)
     assert not trained.training
 

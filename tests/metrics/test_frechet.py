@@ -76,9 +76,7 @@ def test_closed_form_for_diagonal_covariances():
     mean_a, mean_b = torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([1.0, 1.0, 0.0]).double()
     std_a, std_b = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([3.0, 2.0, 0.0]).double()
     expected = float((mean_a - mean_b).square().sum() + (std_a - std_b).square().sum())
-    assert frechet_distance(with_moments(mean_a, std_a), with_moments(mean_b, std_b)) == pytest.approx(
-        expected
-    )
+    assert frechet_distance(with_moments(mean_a, std_a), with_moments(mean_b, std_b)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [((200, 300), 16), ((40, 50), 5)])

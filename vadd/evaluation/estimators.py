@@ -69,7 +69,7 @@ def shared_latent(
     start = share_latent(start, process.mask_id)
     one_draw = integral.num_latents == 1 and integral.proposal == "guide"
     if integral.integrates and not one_draw:
-        return shared_trajectories(integral, start, grid, masks)
+        return torch.where(start.is_masked.any(-1), shared_trajectories(integral, start, grid, masks), 0.0)
     total, kl = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device), 0.0
     if grid is None:
         num_free = start.is_masked.sum(-1)
