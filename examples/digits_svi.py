@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--kl-warmup", type=float, default=0.7, help="updates over which the KL weight rises to 1, as a share"
     )
-    parser.add_argument("--num-latents", type=int, default=32, help="latents inside the bounds' logarithms")
+    parser.add_argument("--num-latents", type=int, default=16, help="latents inside the bounds' logarithms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="a few updates, to see that everything runs")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -37,7 +37,6 @@ STEP_COUNTS = (1, 2, 4, 8)
 # probability zero; at least 99.8 % of the data fall into the support.
 SUPPORT_THRESHOLD = 1e-5
 
-
 LATENT_SIZES = {"MDM": 0, "VADD": 8}
 
 
@@ -143,6 +142,7 @@ def evaluate(
 
 def run_toy(toy: str, args: argparse.Namespace) -> dict[str, Any]:
     """Train all models on one toy, evaluate them, draw the picture."""
+    start = time.process_time()
     truth = toy_probabilities(toy, args.num_bins, num_samples=args.num_truth)
     data = draw(toy, args.num_points, args.num_bins, args.seed + 1)
     heldout = draw(toy, args.num_heldout, args.num_bins, args.seed + 2)
@@ -170,6 +170,7 @@ def run_toy(toy: str, args: argparse.Namespace) -> dict[str, Any]:
         reference=("truth", truth),
         title=f"{toy.replace('_', ' ').capitalize()}: {args.num_samples:,} samples by number of steps",
     )
+    report["cpu_seconds"] = round(time.process_time() - start, 1)  # training and evaluation
     return report
 
 

@@ -27,6 +27,9 @@ class VADDModel(UniquelyNamedModule):
     site ``"z"`` and the observed site ``"x_0"`` in a plate ``"batch"``. With a latent of shape ``(0,)``
     it is the plain masked diffusion model.
 
+    Pyro's store keeps parameters by name: a network assigned to a model that ``pyro.infer.SVI`` has already run is
+    not trained by it. Build a new model instead, or train the objective as a module.
+
     Args:
         denoiser: the network of the token probabilities.
         prior: the distribution of the latent.

@@ -34,7 +34,7 @@ NUM_TIMES = 8  # more than enough for networks that do not read the time
 def guide_for(model, *, explains="masked", scale=1.0, seed=11, is_exact=False):
     """A recognition model of the family that fits the model's prior: random, or the exact posterior."""
     if not model.has_latent:
-        return RecognitionGuide(EmptyRecognition())
+        return RecognitionGuide(EmptyRecognition(), explains=explains)
     if is_exact:
         return RecognitionGuide(exact_posterior_recognition(model), explains=explains)
     atoms = model.prior.atoms.tolist() if isinstance(model.prior, AtomPrior) else None

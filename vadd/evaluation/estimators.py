@@ -10,7 +10,6 @@ from vadd.evaluation.importance import LatentIntegral
 from vadd.evaluation.trajectories import shared_trajectories
 from vadd.objectives.corruption import explain_all_masked, share_latent
 from vadd.objectives.times import count_free, stratified_uniform
-from vadd.types import CorruptedBatch
 
 __all__ = ["by_count", "finite_step", "jump", "masked_count", "shared_latent"]
 
@@ -26,17 +25,13 @@ def jump(
     """Log-probability of what a jump reveals, one estimate a row."""
     process = integral.model.process
     batch = process.corrupt(x_0, t, s, generator=masks, **options)
-    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
-    if not integral.integrates or (one_draw and integral.guide.explains == "masked"):
+    if not integral.integrates or (integral.is_guide_draw and integral.guide.explains == "masked"):
         # The expectation over what is revealed has a closed form.
         everything = explain_all_masked(batch)
         u = process.reveal_probability(t.double(), s.double())
         likelihood, kl = integral.pairwise(everything)
         return u * likelihood - (1 - (1 - u) ** batch.is_masked.sum(-1)) * kl
-    if one_draw:
-        likelihood, kl = integral.pairwise(batch)
-        return likelihood - torch.where(batch.target.any(-1), kl, 0.0)
-    return integral.joint(batch)
+    return integral.evidence(batch)
 
 
 def finite_step(
@@ -67,8 +62,7 @@ def shared_latent(
     ones = torch.ones(x_0.shape[0], device=x_0.device)
     start = process.corrupt(x_0, ones, generator=masks, **options)  # nothing is random at time 1
     start = share_latent(start, process.mask_id)
-    one_draw = integral.num_latents == 1 and integral.proposal == "guide"
-    if integral.integrates and not one_draw:
+    if integral.integrates and not integral.is_guide_draw:
         return torch.where(start.is_masked.any(-1), shared_trajectories(integral, start, grid, masks), 0.0)
     total, kl = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device), 0.0
     if grid is None:
@@ -106,19 +100,15 @@ def by_count(
         weight = num_free / count.clamp(min=1).double()
         has_target = count > 0
         if bound == "conditional":
-            value = integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0)
+            value = integral.evidence(batch)
         elif bound == "marginal":
             value = weight * integral.marginal(batch)
         elif bound == "continuous":
-            value = weight * _difference(integral, batch, count.double())
+            likelihood, kl = integral.pairwise(batch)
+            value = weight * (likelihood - count * kl)
         else:
-            value = weight * (integral.joint(batch) if integral.num_latents > 1 else _difference(integral, batch, 1.0))
+            value = weight * integral.evidence(batch)
         yield torch.where(has_target, value, 0.0)
-
-
-def _difference(integral: LatentIntegral, batch: CorruptedBatch, kl_factor: Any) -> Tensor:
-    likelihood, kl = integral.pairwise(batch)
-    return likelihood - kl_factor * kl
 
 
 def _visits(

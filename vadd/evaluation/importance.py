@@ -60,6 +60,18 @@ class LatentIntegral:
         """Whether there is a latent to integrate out."""
         return self.model.has_latent and self.latents == "fresh"
 
+    @property
+    def is_guide_draw(self) -> bool:
+        """Whether each logarithm holds one draw from the guide: then its KL divergence is subtracted instead."""
+        return self.num_latents == 1 and self.proposal == "guide"
+
+    def evidence(self, batch: CorruptedBatch) -> PerSequence:
+        """Lower bound, in expectation, of :meth:`joint` for infinitely many draws."""
+        if not self.is_guide_draw:
+            return self.joint(batch)
+        likelihood, kl = self.pairwise(batch)
+        return torch.where(batch.target.any(-1), likelihood - kl, 0.0)
+
     def joint(self, batch: CorruptedBatch) -> PerSequence:
         """Log-probability of all target tokens together, nats, shape ``(batch,)``; zero for an empty target."""
         value = log_mean([tokens.sum(-1) + weights for tokens, weights in self._scores(batch)])

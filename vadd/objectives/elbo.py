@@ -205,7 +205,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             kl = kl + _weighted_sum(divergence, guide_site)
             floored = divergence.clamp(min=self.free_bits) if self.free_bits > 0 else divergence
             charged = charged + _weighted_sum(floored, guide_site)
-        loss = reconstruction + self.kl_weight * charged
+        # Weight zero leaves the KL out altogether, also where it is infinite.
+        loss = reconstruction + self.kl_weight * charged if self.kl_weight > 0 else reconstruction
         earlier = self.last_terms or BoundTerms(torch.zeros_like(loss), torch.zeros_like(loss))
         self.last_terms = BoundTerms(
             earlier.reconstruction + reconstruction.detach() / self.num_particles,

@@ -78,7 +78,9 @@ class FiniteStepELBO(DiffusionELBO):
         if self.target == "revealed":
             return SiteWeights(likelihood=weight, latent=weight)
         u = self.process.reveal_probability(batch.t, batch.s)
-        return SiteWeights(likelihood=weight * u, latent=weight * (1 - (1 - u) ** batch.is_masked.sum(-1)))
+        # In double precision: the chance that anything is revealed is small where the steps are many.
+        reveals_any = (1 - (1 - u.double()) ** batch.is_masked.sum(-1)).to(u.dtype)
+        return SiteWeights(likelihood=weight * u, latent=weight * reveals_any)
 
 
 class ContinuousTimeELBO(DiffusionELBO):
