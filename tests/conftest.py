@@ -1,6 +1,7 @@
 """Every test starts from the same global state and must leave it as it was."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,13 @@ torch.set_num_threads(1)  # small tensors; parallel runs share the cores
 settings.register_profile("vadd", deadline=None, print_blob=True)
 settings.register_profile("vadd-ci", settings.get_profile("vadd"), derandomize=True)
 settings.load_profile("vadd-ci" if os.environ.get("CI") else "vadd")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names of options and parts in test names, the same in every process: without addresses."""
+    if isinstance(val, dict | torch.nn.Module):
+        return re.sub(r" at 0x\w+", "", str(val))
+    return None
 
 
 def _global_state() -> dict[str, object]:

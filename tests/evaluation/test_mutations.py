@@ -146,7 +146,7 @@ def test_a_sum_in_place_of_the_mean_is_no_bound(monkeypatch, bound):
     assert_caught(check_value, draw, BIASED)
 
 
-@pytest.mark.parametrize("latents", [{}, {"num_latents": 2}], ids=str)
+@pytest.mark.parametrize("latents", [{}, {"num_latents": 2}])
 def test_weights_of_infinitely_many_steps_bound_nothing_for_few(latents):
     """``w(t)`` with a sampler of one step. A strong dependence of tokens makes the difference visible."""
     model = tiny_model(2, 2, latent_dim=0, scale=2.5, seed=3)

@@ -34,7 +34,7 @@ CASES = [
     ("delbo", {}),
     ("conditional", {"mask_ratio": 0.5}),
 ]
-every_bound = pytest.mark.parametrize(("bound", "options"), CASES, ids=str)
+every_bound = pytest.mark.parametrize(("bound", "options"), CASES)
 
 
 def make_pair(explains="masked", **options):
@@ -74,7 +74,6 @@ def evaluate(bound, x_0=None, pair=None, **options):
         ({"bound": "marginal", "num_draws": 0}, DomainError, "num_draws"),
         ({"bound": "marginal", "rows_per_call": 0}, DomainError, "rows_per_call"),
     ],
-    ids=str,
 )
 def test_options_that_do_not_fit_raise(options, error, message):
     """Where annotations are checked as well, these may speak first."""
@@ -92,7 +91,6 @@ def test_options_that_do_not_fit_raise(options, error, message):
         ({"t": 1.0, "s": 0.5, "num_latents": 0}, DomainError, "num_latents"),
         ({"t": 1.0, "s": 0.5, "rows_per_call": 0}, DomainError, "rows_per_call"),
     ],
-    ids=str,
 )
 def test_jumps_that_do_not_exist_raise(options, error, message):
     model, guide = make_pair()
@@ -279,7 +277,7 @@ def test_chunks_of_latents_hold_masks_fixed(bound):
 
 
 @pytest.mark.parametrize(
-    ("bound", "options"), [c for c in CASES if c[0] != "shared-latent" or "num_latents" not in c[1]], ids=str
+    ("bound", "options"), [c for c in CASES if c[0] != "shared-latent" or "num_latents" not in c[1]]
 )
 def test_masks_are_paired_between_models(bound, options):
     """One seed, one set of masks: for other networks, another latent, and no latent."""
@@ -294,7 +292,7 @@ def test_masks_are_paired_between_models(bound, options):
 
 
 @pytest.mark.parametrize("explains", ["masked", "revealed"])
-@pytest.mark.parametrize("options", [{}, {"num_latents": 2}, {"num_latents": 2, "proposal": "mixture"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_latents": 2}, {"num_latents": 2, "proposal": "mixture"}])
 def test_a_jump_that_reveals_nothing_costs_nothing(explains, options):
     """A jump so short that it reveals nothing, and a time at which nothing is masked."""
     model, guide = make_pair(explains)

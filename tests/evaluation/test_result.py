@@ -71,7 +71,7 @@ def test_only_delbo_has_delbo_names(bound):
         assert getattr(result, name) > 0
 
 
-@pytest.mark.parametrize("options", [{"latent_dim": 0}, {"latents": "null"}], ids=str)
+@pytest.mark.parametrize("options", [{"latent_dim": 0}, {"latents": "null"}])
 def test_delbo_without_a_latent_is_the_bound_of_masked_diffusion(options):
     result = evaluate("delbo", **options)
     assert "infinitely many steps" in result.bounds
@@ -94,7 +94,6 @@ def test_delbo_without_a_latent_is_the_bound_of_masked_diffusion(options):
         ("finite-step", {"num_steps": 5, "latent_dim": 0}, ["5 steps", "no latent"]),
         ("shared-latent", {"num_steps": 5, "latent_dim": 0}, ["5 steps", "no latent"]),
     ],
-    ids=str,
 )
 def test_claims_name_the_sampler(bound, options, parts):
     claim = evaluate(bound, **options).bounds

@@ -93,7 +93,7 @@ def test_the_oracle_agrees_with_the_sum_written_out():
         torch.testing.assert_close(enumerated(model, guide, kl_weight), expected, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("latent_dim", [1, 0])
 def test_mean_loss_by_count_is_the_enumerated_one(schedule, latent_dim):
     model, guide = make_pair(schedule, latent_dim)
@@ -115,7 +115,7 @@ def mdm_loss(model):
     return total
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_mean_loss_at_uniform_times_is_the_same_for_every_schedule(schedule):
     """Rows with ``1 - alpha_t`` below the cut are left out, on both sides of the comparison."""
     model, guide = make_pair(schedule)

@@ -41,7 +41,7 @@ def make_pair(schedule=None, latent_dim=1, explains="masked", tokens=2):
     return model, guide_for(model, explains=explains, seed=4)
 
 
-def mean_terms(elbo, model, guide, x_0=X_0, copies=COPIES, repeats=4, **flags):
+def mean_terms(elbo, model, guide, x_0=X_0, copies=COPIES, repeats=12, **flags):
     """Mean over copies and repetitions, one value a copy."""
     flags = {name: value.repeat(copies, 1) for name, value in flags.items()}
     torch.manual_seed(1)
@@ -66,7 +66,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "options"), CASES, ids=str)
+@pytest.mark.parametrize(("schedule", "options"), CASES)
 @pytest.mark.parametrize("target", ["masked", "revealed"])
 def test_the_mean_is_the_enumerated_bound(schedule, options, target):
     model, guide = make_pair(schedule, explains=target)
@@ -75,7 +75,7 @@ def test_the_mean_is_the_enumerated_bound(schedule, options, target):
     check_mean(draws, expected)
     exact = exact_log_likelihood(model, X_0, **options)
     error = draws.std(0) / COPIES**0.5
-    assert (draws.mean(0) < exact + THRESHOLD * error).all()
+    assert (draws.mean(0) < exact + THRESHOLD * error + 1e-9).all()
 
 
 @pytest.mark.parametrize("target", ["masked", "revealed"])
@@ -88,7 +88,7 @@ def test_without_a_latent_it_is_masked_diffusion_on_the_grid(target):
     torch.testing.assert_close(one_step, exact_log_likelihood(model, X_0, num_steps=1).expand(2, -1))
 
 
-@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()], ids=repr)
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()])
 @pytest.mark.parametrize("latent_dim", [0, 1])
 def test_the_mean_of_infinitely_many_steps(schedule, latent_dim):
     model, guide = make_pair(schedule, latent_dim, tokens=3)
@@ -183,7 +183,6 @@ def test_loss_gradient_and_evaluation_agree():
         ({"num_steps": 2, "target": "hidden"}, ConfigError, "target"),
         ({"num_steps": 2, "kl_weight": -1.0}, DomainError, "kl_weight"),
     ],
-    ids=str,
 )
 def test_bad_options_are_refused(options, error, message):
     model, _ = make_pair()

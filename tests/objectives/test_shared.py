@@ -33,7 +33,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "options"), CASES, ids=str)
+@pytest.mark.parametrize(("schedule", "options"), CASES)
 @pytest.mark.parametrize("latent_dim", [0, 1])
 def test_the_mean_is_the_enumerated_bound(schedule, options, latent_dim):
     model, guide = make_pair(schedule, latent_dim)
@@ -42,7 +42,7 @@ def test_the_mean_is_the_enumerated_bound(schedule, options, latent_dim):
     check_mean(draws, expected)
     if options["num_steps"] is not None:
         exact = exact_log_likelihood(model, X_0, latents="shared", **options)
-        assert (draws.mean(0) < exact + THRESHOLD * draws.std(0) / COPIES**0.5).all()
+        assert (draws.mean(0) < exact + THRESHOLD * draws.std(0) / COPIES**0.5 + 1e-9).all()
 
 
 def test_weights_of_infinitely_many_steps_bound_their_own_sampler_only():

@@ -85,7 +85,8 @@ def log_likelihood_bound(
         is_frozen: positions that are given: never scored.
         is_padding: positions without data: never scored, hidden from the networks.
         condition: passed on to the networks.
-        seed: of masks and latents; masks do not depend on the model.
+        seed: of masks and latents. Masks do not depend on the model, but for shared-latent with several
+            latents, where each latent has a trajectory of its own.
         rows_per_call: most rows in one call of the denoiser.
 
     Returns:

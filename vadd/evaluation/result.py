@@ -29,8 +29,8 @@ class BoundResult:
         num_scored: tokens scored in each sequence.
         num_latents: latents inside each logarithm (``K``).
         num_draws: masks drawn for each sequence.
-        seed: the seed of masks and latents. The masks do not depend on the model, so results of one
-            seed are paired.
+        seed: the seed of masks and latents. The masks do not depend on the model (but for shared-latent
+            with several latents), so results of one seed are paired.
     """
 
     kind: str

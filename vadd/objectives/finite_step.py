@@ -66,7 +66,8 @@ class FiniteStepELBO(DiffusionELBO):
         return batch if self.target == "revealed" else explain_all_masked(batch)
 
     def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:
-        if isinstance(guide, RecognitionGuide) and guide.explains != self.target:
+        has_latent = isinstance(guide, RecognitionGuide) and guide.latent_shape.numel() > 0
+        if has_latent and guide.explains != self.target:
             raise ConfigError(
                 f"the objective's target is {self.target!r} and the guide explains {guide.explains!r}: build them "
                 f"alike, for example RecognitionGuide(recognition, explains={self.target!r})."

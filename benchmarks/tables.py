@@ -1,0 +1,115 @@
+"""Write the tables of README.md and docs from the files under ``results``; ``--check`` only compares.
+
+A table stands between the lines ``<!-- table NAME -->`` and ``<!-- end -->``. Run after a benchmark; a test fails
+when page and files disagree.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/likelihoods.md", "docs/results.md")
+BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def read(name: str) -> dict[str, Any]:
+    """One result file."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def origin(report: dict[str, Any]) -> str:
+    """Where the figures of a file come from."""
+    machine = report["machine"]
+    where = machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {machine['threads']} threads"
+    commit = (report["git"]["commit"] or "unknown")[:10] + (" with changes" if report["git"]["dirty"] else "")
+    return f"\n`{report['command']}`, seed {report['seed']}, {where}, commit {commit}.\n"
+
+
+def digits() -> str:
+    """Quality of digits by number of steps."""
+    report = read("digits")
+    rows = []
+    for row in report["results"]["rows"]:
+        mean, sd = row["mean"], row["sd"]
+        cells = [f"{mean[key]:.{d}f} ± {sd[key]:.{d}f}" for key, d in (("frechet", 1), ("precision", 2), ("recall", 2))]
+        bound = f"{row['nats']:.1f} ± {row['nats_stderr']:.1f}" if "nats" in row else ""
+        rows.append([row["model"], str(row["steps"] or ""), *cells, bound])
+    return table(["model", "steps", "Fréchet distance", "precision", "recall", "bound, nats"], rows) + origin(report)
+
+
+def toys() -> str:
+    """Divergence on the toys at one and eight steps."""
+    report = read("toy2d")
+    rows = []
+    for toy, result in report["results"]["toys"].items():
+        cells = [f"{result['factorized']['jsd']:.3f}", f"{result['fresh_data']['jsd']:.4f}"]
+        for model in result["models"].values():
+            by_steps = {row["steps"]: row for row in model["by_steps"]}
+            cells += [f"{by_steps[t]['jsd']:.3f} ({by_steps[t]['validity']:.1%})" for t in (1, 8)]
+        rows.append([toy.replace("_", " "), *cells])
+    models = next(iter(report["results"]["toys"].values()))["models"]
+    head = ["toy", "factorized floor", "two-draw floor", *(f"{m}, {t}" for m in models for t in ("1 step", "8 steps"))]
+    return table(head, rows) + origin(report)
+
+
+def likelihoods() -> str:
+    """Bounds of both models on three data sets."""
+    report = read("likelihoods")
+    results = report["results"]
+    head, rows = ["bound"], []
+    for data in results:
+        head += [f"{data.replace('_', ' ')}, {model}" for model in results[data]["models"]]
+    names = [name for name in results["digits"]["models"]["VADD"]["bounds"] if "K=1" not in name]
+    for name in names:
+        cells = []
+        for result in results.values():
+            for model in result["models"].values():
+                value = model["bounds"].get(name)
+                cells.append("" if value is None else f"{value['nats']:.2f} ± {value['stderr']:.2f}")
+        rows.append([name, *cells])
+    known = [None if r["entropy"] is None else f"{r['entropy']:.2f}" for r in results.values()]
+    entropies = [cell or "unknown" for cell in known for _ in range(2)]
+    return table(head, [*rows, ["entropy of the data", *entropies]]) + origin(report)
+
+
+TABLES: dict[str, Callable[[], str]] = {"digits": digits, "toys": toys, "likelihoods": likelihoods}
+
+
+def fill(text: str) -> str:
+    """A page with its tables written anew."""
+    return BLOCK.sub(lambda match: match[1] + "\n" + TABLES[match["name"]]() + "\n" + match[3], text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Rewrite or check the pages; the number of pages that differ is the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, say which pages are out of date")
+    args = parser.parse_args(argv)
+    stale = 0
+    for page in PAGES:
+        path = ROOT / page
+        if not path.exists():
+            continue
+        old = path.read_text()
+        new = fill(old)
+        if new != old:
+            stale += 1
+            print(f"{page} {'is out of date: run python benchmarks/tables.py' if args.check else 'rewritten'}")
+            if not args.check:
+                path.write_text(new)
+    return stale if args.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
