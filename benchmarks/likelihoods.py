@@ -13,13 +13,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from _report import RESULTS, ROOT, write_report
 from torch import Tensor
 
 from vadd import RecognitionGuide, VADDModel
 from vadd.data import load_digits_tokens, toy_probabilities
 from vadd.evaluation import BoundResult, diagnose_latent, log_likelihood_bound
 from vadd.metrics import entropy
+from vadd.reporting import write_report
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 sys.path.insert(0, str(ROOT / "examples"))
 import digits_svi  # noqa: E402

@@ -17,7 +17,6 @@ from typing import Any
 
 import pyro
 import torch
-from _report import RESULTS, ROOT, write_report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,8 +26,12 @@ from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition
 from vadd.data import load_digits_tokens
 from vadd.priors import StandardNormalPrior
+from vadd.reporting import write_report
 from vadd.samplers import ancestral_step
 from vadd.schedules import LinearSchedule
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 sys.path.insert(0, str(ROOT / "examples"))
 import digits_svi  # noqa: E402

@@ -6,9 +6,6 @@ backbone, number of updates and optimizer, and writes pictures, a table, JSON an
 """
 
 import argparse
-import json
-import platform
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +16,7 @@ from pyro.infer import SVI
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel, __version__
+from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
 from vadd.data import DigitTokens, load_digits_tokens
 from vadd.evaluation import diagnose_latent, log_likelihood_bound
@@ -27,6 +24,7 @@ from vadd.metrics import DigitClassifier, frechet_distance, nearest_neighbours, 
 from vadd.objectives import LinearKL
 from vadd.plotting import image_grid, training_curves
 from vadd.priors import StandardNormalPrior
+from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
 from vadd.training import load_checkpoint, save_checkpoint
 
@@ -106,6 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     """Train both models, sample, judge, and write everything down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/digits"), help="folder for the results")
+    parser.add_argument("--report", type=Path, help="folder for digits.json; default that of the pictures")
     parser.add_argument("--num-updates", type=int, default=2500, help="updates of each model")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--latent-size", type=int, default=16, help="size of VADD's latent")
@@ -157,26 +156,22 @@ def main(argv: list[str] | None = None) -> None:
 
     write_pictures(args.out, data, trained, pictures)
     report = {
-        "command": " ".join(["python", *sys.argv]),
-        "vadd": __version__,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "seed": args.seed,
-        "updates": args.num_updates,
+        "settings": {name: value for name, value in vars(args).items() if name not in ("out", "report", "quiet")},
         "training_seconds": {name: round(result.seconds, 1) for name, result in trained.items()},
         "classifier_heldout_accuracy": accuracy,
-        "metric": "features of a small classifier trained on the same digits; 360 rows a side, 3 sets of samples",
+        "metric": f"features of a small classifier trained on the training digits; {num_rows} rows a side, {num_sets} "
+        "sets of samples; 'real data' compares training rows with held-out ones",
         "latent": str(diagnose_latent(trained["VADD"].model, trained["VADD"].guide, data.heldout)),
         "rows": rows,
     }
-    (args.out / "results.json").write_text(json.dumps(report, indent=2))
+    path = write_report("digits", report, seed=args.seed, folder=args.report or args.out)
     print_table(rows)
 
     # A checkpoint loads without the code that made it.
     restored = load_checkpoint(args.out / "checkpoint-vadd").model.eval()
     restored.sample(1, num_steps=1)
     print(f"\n{report['latent']}")
-    print(f"wrote samples.png, curves.png, results.json and two checkpoints to {args.out}/")
+    print(f"wrote samples.png, curves.png and two checkpoints to {args.out}/, and {path}")
     print(f"total {time.perf_counter() - start:.0f} s; classifier accuracy on held-out digits {accuracy:.3f}")
 
 

@@ -6,7 +6,6 @@ number of updates, and compares the histograms of their samples with the true on
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +24,8 @@ from vadd.metrics import entropy, factorized, jensen_shannon, pair_histogram, va
 from vadd.objectives import LinearKL
 from vadd.plotting import density_grid
 from vadd.priors import StandardNormalPrior
+from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from _report import write_report  # noqa: E402
 
 STEP_COUNTS = (1, 2, 4, 8)
 

@@ -38,6 +38,7 @@ ALLOWED = {
     "metrics": {"errors", "types"},
     "data": {"errors", "types"},
     "plotting": {"errors", "types"},
+    "reporting": {"errors"},
 }
 ALLOWED["testing"] = ALLOWED.keys() | {"__init__"}
 ALLOWED["__init__"] = ALLOWED.keys() - {"testing"}

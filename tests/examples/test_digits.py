@@ -17,7 +17,7 @@ def test_smoke_run_leaves_pictures_table_and_checkpoints(tmp_path, capsys):
     spec.loader.exec_module(module)
     module.main(["--smoke", "--quiet", "--out", str(tmp_path)])
 
-    report = json.loads((tmp_path / "results.json").read_text())
+    report = json.loads((tmp_path / "digits.json").read_text())["results"]
     rows = {(row["model"], row["steps"]): row for row in report["rows"]}
     assert set(rows) == {("real data", None)} | {(m, t) for m in ("MDM", "VADD") for t in (1, 2, 4, 8, 64)}
     # Models of twenty updates must be far worse than real digits, or the distance measures nothing.

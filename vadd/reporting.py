@@ -1,4 +1,4 @@
-"""Writes a benchmark's results beside what is needed to judge and repeat them."""
+"""Results beside what is needed to judge and repeat them: command, commit, machine, versions, seed."""
 
 import json
 import os
@@ -7,18 +7,16 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 
-import vadd
+__all__ = ["environment", "write_report"]
 
-__all__ = ["RESULTS", "environment", "write_report"]
-
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+_RESULTS = ":(exclude,top)benchmarks/results"  # earlier results do not make a tree dirty
 
 
 def write_report(
@@ -26,8 +24,8 @@ def write_report(
     results: dict[str, Any],
     *,
     seed: int,
+    folder: Path,
     device: str | torch.device = "cpu",
-    folder: Path = RESULTS,
 ) -> Path:
     """Write ``results`` and the environment of this process to ``folder/name.json``.
 
@@ -35,8 +33,8 @@ def write_report(
         name: of the benchmark, without suffix.
         results: what JSON can hold; NaN and infinity, which it cannot, raise a ValueError.
         seed: the seed of the run.
-        device: the device that was measured.
         folder: created if missing.
+        device: the device that was measured.
 
     Returns:
         The path of the file.
@@ -62,7 +60,7 @@ def environment(*, seed: int, device: str | torch.device = "cpu") -> dict[str, A
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pyro": pyro.__version__,
-        "vadd": vadd.__version__,
+        "vadd": version("vadd"),
     }
     return {
         "command": _command(),
@@ -74,27 +72,35 @@ def environment(*, seed: int, device: str | torch.device = "cpu") -> dict[str, A
     }
 
 
+def _script() -> Path:
+    return Path(sys.argv[0]).resolve()
+
+
 def _command() -> str:
     """The command line, without the folders that are this machine's own."""
-    script = Path(sys.argv[0])
-    absolute = script.resolve()
-    shown = absolute.relative_to(ROOT) if absolute.is_relative_to(ROOT) else Path(script.name)
+    root = _git_output("rev-parse", "--show-toplevel")
+    script = _script()
+    is_inside = root is not None and script.is_relative_to(root)
+    shown = script.relative_to(root) if is_inside else Path(script.name)
     return shlex.join(["python", str(shown), *sys.argv[1:]])
 
 
 def _git() -> dict[str, Any]:
-    """Commit, and whether files differ from it; earlier results do not count. None outside a repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changes = git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(ROOT)}")
-    except (OSError, subprocess.CalledProcessError):
+    """Commit of the script's repository, and whether files differ from it; result files do not count."""
+    root = _git_output("rev-parse", "--show-toplevel")
+    commit = _git_output("rev-parse", "HEAD")
+    if root is None or commit is None:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(changes)}
+    return {"commit": commit, "dirty": bool(_git_output("status", "--porcelain", "--", ":/", _RESULTS))}
+
+
+def _git_output(*arguments: str) -> str | None:
+    """What git says in the script's folder; None outside a repository."""
+    command = ["git", "-C", str(_script().parent), *arguments]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _cpu_model() -> str:

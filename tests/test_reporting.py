@@ -12,16 +12,14 @@ import pytest
 import torch
 
 import vadd
+import vadd.reporting
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import _report
-
-    return _report
+def report():
+    return vadd.reporting
 
 
 @pytest.fixture
@@ -39,8 +37,7 @@ def repository(tmp_path, report, monkeypatch):
     (tmp_path / "code.py").write_text("a = 1\n")
     git("add", ".")
     git("commit", "-q", "-m", "start")
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "benchmarks" / "results")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "speed.py")])
     return tmp_path, git("rev-parse", "HEAD")
 
 
@@ -100,6 +97,5 @@ def test_a_changed_or_new_file_makes_the_tree_dirty(report, repository, name):
 
 
 def test_outside_a_repository_there_is_no_commit(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "speed.py")])
     assert report.environment(seed=0)["git"] == {"commit": None, "dirty": None}
