@@ -11,7 +11,7 @@ from vadd._modes import evaluating
 from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Denoiser, FeatureDenoiser
 from vadd.distributions import MaskedCategorical
-from vadd.errors import ConfigError, ShapeError
+from vadd.errors import ConfigError, DomainError, NonFiniteError, ShapeError
 from vadd.priors.base import LatentPrior
 from vadd.process import MaskingProcess
 from vadd.samplers import LatentPolicy, TimeGrid, sample
@@ -28,7 +28,8 @@ class VADDModel(UniquelyNamedModule):
     it is the plain masked diffusion model.
 
     Pyro's store keeps parameters by name: a network assigned to a model that ``pyro.infer.SVI`` has already run is
-    not trained by it. Build a new model instead, or train the objective as a module.
+    not trained by it. Build a new model instead, or train the objective as a module. ``pyro.infer.Predictive`` needs
+    ``pyro.poutine.uncondition(model)``, or it returns the observed tokens.
 
     Args:
         denoiser: the network of the token probabilities.
@@ -58,7 +59,10 @@ class VADDModel(UniquelyNamedModule):
             ("process", process, MaskingProcess),
         ):
             if not isinstance(part, kind):
-                raise ConfigError(f"{name} must be a {kind.__name__}, got {type(part).__name__}.")
+                raise ConfigError(
+                    f"{name} must be a {kind.__name__}, got {type(part).__name__}; compile networks in place, by "
+                    "network.compile()."
+                )
         if denoiser.vocab_size != process.vocab_size:
             raise ConfigError(
                 f"denoiser and process disagree on vocab_size: {denoiser.vocab_size} and {process.vocab_size}."
@@ -78,7 +82,7 @@ class VADDModel(UniquelyNamedModule):
         #: reading a submodule in a Pyro program costs a message for each of its parameters.
         self.latent_shape = torch.Size(prior.latent_shape)
         # The null latent: a fixed point in the prior's tail, told apart from draws by the denoiser.
-        self.register_buffer("null_latent", torch.full(self.latent_shape, 3.0))
+        self.register_buffer("null_latent", torch.full(self.latent_shape, 5.0))
 
     @property
     def has_latent(self) -> bool:
@@ -118,8 +122,10 @@ class VADDModel(UniquelyNamedModule):
             is_padding, condition: passed on to the denoiser.
 
         Raises:
-            ShapeError: if the latents, or what the denoiser returns, have the wrong shape.
+            ShapeError, DtypeError, DomainError: if an argument, or what the denoiser returns, is not as described
+                (values are checked where the process validates its arguments).
         """
+        self._check_inputs(x_t, t, target)
         batch, latent_ndim = x_t.shape[0], len(self.latent_shape)
         if z is None:
             z = self.null_latent.expand(batch, *self.latent_shape)
@@ -155,6 +161,24 @@ class VADDModel(UniquelyNamedModule):
             )
         return MaskedCategorical(output, x_t, mask_id, target=target, validate_args=False)
 
+    def _check_inputs(self, x_t: Tensor, t: Tensor, target: Tensor | None) -> None:
+        if x_t.dtype != torch.int64 or x_t.ndim != 2:
+            raise ShapeError(f"x_t must hold int64 tokens of shape (batch, dim), got {x_t.dtype}, {tuple(x_t.shape)}.")
+        if not t.is_floating_point() or t.shape != x_t.shape[:1]:
+            raise ShapeError(f"t must hold one float a row, {tuple(x_t.shape[:1])}, got {t.dtype}, {tuple(t.shape)}.")
+        if target is not None and (target.dtype != torch.bool or target.shape != x_t.shape):
+            raise ShapeError(
+                f"target must be boolean of the shape of x_t, {tuple(x_t.shape)}, got {target.dtype}, "
+                f"{tuple(target.shape)}."
+            )
+        if not self.process.validate_args:
+            return
+        mask_id = self.process.mask_id
+        if not bool(((x_t >= 0) & (x_t <= mask_id)).all()):
+            raise DomainError(f"x_t must hold clean tokens in [0, {mask_id}) or the mask token {mask_id}.")
+        if target is not None and bool((target & (x_t != mask_id)).any()):
+            raise DomainError("target must be a subset of the masked positions of x_t: revealed tokens are kept.")
+
     def sample(
         self,
         num_samples: int,
@@ -178,19 +202,35 @@ class VADDModel(UniquelyNamedModule):
             generator=generator,
         )
 
-    @torch.no_grad()
-    def reconstruct(self, x_t: Tokens, z: Latents | None, *, t: Times | None = None) -> Tokens:
+    def reconstruct(
+        self,
+        x_t: Tokens,
+        z: Latents | None,
+        *,
+        t: Times | None = None,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Tokens:
         """Fill the masked positions with their most probable tokens given the latent.
 
         Args:
             x_t: tokens with masked positions, shape ``(batch, dim)``.
             z: latents, shape ``(batch, *latent_shape)``; None is the null latent.
             t: times; default those at which the schedule masks the fraction that is masked.
+            is_padding, condition: passed on to the denoiser.
+
+        Raises:
+            NonFiniteError: if the denoiser returns NaN.
         """
+        is_masked = x_t == self.process.mask_id
         if t is None:
-            fraction = (x_t == self.process.mask_id).double().mean(-1)
-            t = self.process.schedule.time_of(fraction).to(torch.get_default_dtype())
-        return self.denoise(x_t, t, z).mode
+            num_data = x_t.shape[-1] if is_padding is None else (~is_padding).sum(-1).clamp(min=1)
+            t = self.process.schedule.time_of(is_masked.sum(-1) / num_data)
+        with evaluating(self):
+            likelihood = self.denoise(x_t, t, z, is_padding=is_padding, condition=condition)
+            if bool(likelihood.logits_at(is_masked).isnan().any()):
+                raise NonFiniteError("the denoiser returned NaN; check its weights and the latents.")
+            return likelihood.mode
 
     @classmethod
     def from_mdm(
@@ -216,7 +256,7 @@ class VADDModel(UniquelyNamedModule):
             raise ConfigError(f"mdm must have no latent, got one of shape {tuple(mdm.latent_shape)}.")
         weights = mdm.denoiser.state_dict()
         own = denoiser.state_dict()
-        misfits = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
+        misfits = [k for k, v in weights.items() if k not in own or (own[k].shape, own[k].dtype) != (v.shape, v.dtype)]
         if misfits:
             raise ConfigError(
                 f"denoiser has no matching place for the weights {', '.join(misfits)}; build it with the same "

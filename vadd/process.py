@@ -20,8 +20,8 @@ class MaskingProcess(nn.Module):
     Args:
         schedule: the noise schedule.
         vocab_size: number of clean tokens ``V``; ``mask_id`` is ``V``.
-        validate_args: check tokens and times on every call. Costs one host-device
-            synchronization on an accelerator, next to nothing on a CPU.
+        validate_args: check the values of tokens and times on every call, and the loss. Costs a few
+            host-device synchronizations a step on an accelerator, next to nothing on a CPU.
     """
 
     def __init__(self, schedule: NoiseSchedule, vocab_size: int, *, validate_args: bool = True) -> None:
@@ -55,6 +55,7 @@ class MaskingProcess(nn.Module):
         is_frozen: Flags | None = None,
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
+        uniform: Float[Tensor, "batch dim"] | None = None,
         generator: torch.Generator | None = None,
     ) -> CorruptedBatch:
         """Draw ``x_t`` given ``x_0``, and the positions that a jump from ``t`` to ``s`` reveals.
@@ -66,6 +67,8 @@ class MaskingProcess(nn.Module):
             is_frozen: positions never masked and never scored.
             is_padding: positions without data; never masked or scored, hidden from the networks.
             condition: passed on to the networks.
+            uniform: the randomness, values in ``[0, 1)``; default a fresh draw. Batches of one ``uniform``
+                at different times belong to one trajectory: masked sets grow with ``t``.
             generator: source of randomness.
 
         Raises:
@@ -74,7 +77,11 @@ class MaskingProcess(nn.Module):
         s = torch.zeros_like(t) if s is None else s
         self.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
         self._check_times(x_0, t, s)
-        uniform = self._uniform(x_0, is_frozen, is_padding, generator)
+        if uniform is None:
+            uniform = torch.rand(x_0.shape, dtype=torch.float64, device=x_0.device, generator=generator)
+        elif uniform.shape != x_0.shape:
+            raise ShapeError(f"uniform must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(uniform.shape)}.")
+        uniform = self._never_mask(uniform, is_frozen, is_padding)
         is_masked = self.mask(t, uniform)
         target = is_masked & ~self.mask(s, uniform)
         return self._batch(x_0, t, s, is_masked, target, is_frozen, is_padding, condition)
@@ -105,7 +112,9 @@ class MaskingProcess(nn.Module):
             ShapeError, DtypeError, DomainError: on input that is not as described.
         """
         self.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
-        uniform = self._uniform(x_0, is_frozen, is_padding, generator)
+        # In double precision: float32 uniforms are 1 % off at rates of 1e-6.
+        uniform = torch.rand(x_0.shape, dtype=torch.float64, device=x_0.device, generator=generator)
+        uniform = self._never_mask(uniform, is_frozen, is_padding)
         if num_masked.is_floating_point() or num_masked.is_complex() or num_masked.dtype == torch.bool:
             raise DtypeError(f"num_masked must hold integers, got {num_masked.dtype}.")
         if num_masked.shape != x_0.shape[:1]:
@@ -146,8 +155,9 @@ class MaskingProcess(nn.Module):
 
     def check_tokens(self, x_0: Tensor, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None) -> None:
         """Raise unless ``x_0`` is a batch of clean tokens with flags of its shape."""
-        if x_0.dtype != torch.int64:
-            raise DtypeError(f"x_0 must hold int64 tokens, got {x_0.dtype}; convert with x_0.long().")
+        if not isinstance(x_0, Tensor) or x_0.dtype != torch.int64:
+            got = x_0.dtype if isinstance(x_0, Tensor) else type(x_0).__name__
+            raise DtypeError(f"x_0 must hold int64 tokens, got {got}; convert with x_0.long().")
         if x_0.ndim != 2 or 0 in x_0.shape:
             raise ShapeError(
                 f"x_0 must have shape (batch, dim), both at least 1, got {tuple(x_0.shape)}; "
@@ -189,11 +199,8 @@ class MaskingProcess(nn.Module):
             )
 
     @staticmethod
-    def _uniform(
-        x_0: Tensor, is_frozen: Tensor | None, is_padding: Tensor | None, generator: torch.Generator | None
-    ) -> Tensor:
-        """Uniforms in double precision (float32 is 1 % off at rates of 1e-6); 2 where never masked."""
-        uniform = torch.rand(x_0.shape, dtype=torch.float64, device=x_0.device, generator=generator)
+    def _never_mask(uniform: Tensor, is_frozen: Tensor | None, is_padding: Tensor | None) -> Tensor:
+        """The uniforms with 2, above every mask probability, at the positions that stay."""
         for fixed in (is_frozen, is_padding):
             if fixed is not None:
                 uniform = uniform.masked_fill(fixed, 2.0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
-from vadd.evaluation.estimators import by_count, finite_step, jump, masked_count, shared_latent
+from vadd.evaluation.estimators import by_count, draw_uniform, finite_step, jump, masked_count, shared_latent
 from vadd.evaluation.importance import LatentIntegral, Proposal
 from vadd.evaluation.result import BoundResult, collect
 from vadd.guide import RecognitionGuide
@@ -81,7 +81,7 @@ def log_likelihood_bound(
         num_draws: masks drawn for each sequence; default 1 for finite-step and shared-latent, where
             a draw visits several jumps, and 8 otherwise.
         num_jumps: jumps visited in a draw of finite-step and shared-latent, stratified over the grid;
-            default all, at most 16.
+            default all, at most 128.
         is_frozen: positions that are given: never scored.
         is_padding: positions without data: never scored, hidden from the networks.
         condition: passed on to the networks.
@@ -171,7 +171,9 @@ def jump_costs(
         for rows, given in _slices(x_0, options, rows_per_call):
             times = (torch.full(rows.shape[:1], float(v), device=rows.device) for v in (t, s))
             t_row, s_row = times
-            parts.append([-jump(integral, rows, t_row, s_row, masks, given) for _ in range(num_draws)])
+            parts.append(
+                [-jump(integral, rows, t_row, s_row, draw_uniform(rows, masks), given) for _ in range(num_draws)]
+            )
     draws = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
     result = collect("jump", None, draws, count_free(x_0, is_frozen, is_padding), num_latents, seed)
     return JumpCosts(result.nats_per_sequence, result.stderr_per_sequence)

@@ -11,7 +11,7 @@ from vadd.evaluation.trajectories import shared_trajectories
 from vadd.objectives.corruption import explain_all_masked, share_latent
 from vadd.objectives.times import count_free, stratified_uniform
 
-__all__ = ["by_count", "finite_step", "jump", "masked_count", "shared_latent"]
+__all__ = ["by_count", "draw_uniform", "finite_step", "jump", "masked_count", "shared_latent"]
 
 
 def jump(
@@ -19,19 +19,30 @@ def jump(
     x_0: Tensor,
     t: Tensor,
     s: Tensor,
-    masks: torch.Generator,
+    uniform: Tensor,
     options: dict[str, Any],
+    *,
+    is_alone: bool = True,
 ) -> Tensor:
-    """Log-probability of what a jump reveals, one estimate a row."""
+    """Log-probability of what a jump reveals, one estimate a row.
+
+    For one jump alone the expectation over what it reveals is taken in closed form where there is one. Beside all other
+    jumps of its trajectory the drawn set is better: each token then counts exactly once.
+    """
     process = integral.model.process
-    batch = process.corrupt(x_0, t, s, generator=masks, **options)
-    if not integral.integrates or (integral.is_guide_draw and integral.guide.explains == "masked"):
-        # The expectation over what is revealed has a closed form.
+    batch = process.corrupt(x_0, t, s, uniform=uniform, **options)
+    has_closed_form = not integral.integrates or (integral.is_guide_draw and integral.guide.explains == "masked")
+    if is_alone and has_closed_form:
         everything = explain_all_masked(batch)
         u = process.reveal_probability(t.double(), s.double())
         likelihood, kl = integral.pairwise(everything)
         return u * likelihood - (1 - (1 - u) ** batch.is_masked.sum(-1)) * kl
     return integral.evidence(batch)
+
+
+def draw_uniform(x_0: Tensor, masks: torch.Generator) -> Tensor:
+    """The randomness of one trajectory of the masking process."""
+    return torch.rand(x_0.shape, dtype=torch.float64, device=x_0.device, generator=masks)
 
 
 def finite_step(
@@ -44,8 +55,9 @@ def finite_step(
 ) -> Tensor:
     """The jumps of a sampler with a fresh latent at each, summed."""
     total = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device)
+    uniform = draw_uniform(x_0, masks)  # one trajectory for all jumps
     for t, s, weight in _visits(grid, x_0, num_jumps, masks):
-        total = total + weight * jump(integral, x_0, t, s, masks, options)
+        total = total + weight * jump(integral, x_0, t, s, uniform, options, is_alone=weight > 1)
     return total
 
 
@@ -73,8 +85,9 @@ def shared_latent(
             likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
             total = total + weight * likelihood
     else:
+        uniform = draw_uniform(x_0, masks)
         for t, s, weight in _visits(grid, x_0, num_jumps, masks):
-            batch = explain_all_masked(process.corrupt(x_0, t, s, generator=masks, **options))
+            batch = explain_all_masked(process.corrupt(x_0, t, s, uniform=uniform, **options))
             likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
             total = total + weight * process.reveal_probability(t.double(), s.double()) * likelihood
     return total - torch.where(start.is_masked.any(-1), kl, 0.0)
@@ -116,7 +129,7 @@ def _visits(
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Jumps ``(t, s)`` of each row with their common weight, stratified over the grid where not all are visited."""
     total = len(grid) - 1
-    visited = min(total, 16) if num_jumps is None else min(num_jumps, total)
+    visited = min(total, 128) if num_jumps is None else min(num_jumps, total)
     dtype = torch.get_default_dtype()
     times = grid.to(x_0.device, dtype)
     for j in range(visited):

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from vadd.objectives.times import count_free, stratified_counts, stratified_uniform
 from vadd.process import MaskingProcess
-from vadd.types import CorruptedBatch, Times, Tokens
+from vadd.types import CorruptedBatch, PerSequence, Times, Tokens
 
-__all__ = ["corrupt_by_count", "explain_all_masked", "share_latent", "stratified_jumps"]
+__all__ = ["corrupt_by_count", "count_weight", "explain_all_masked", "share_latent", "stratified_jumps"]
 
 
 def corrupt_by_count(
@@ -22,6 +22,12 @@ def corrupt_by_count(
     process.check_tokens(x_0, **flags)
     counts = stratified_counts(count_free(x_0, **flags), generator=generator)
     return process.corrupt_count(x_0, counts, generator=generator, **options)
+
+
+def count_weight(batch: CorruptedBatch) -> PerSequence:
+    """``N/n``: weight of a row with ``n`` of its ``N`` free tokens masked, for uniform ``n``; ``N`` for ``n = 0``."""
+    num_free = count_free(batch.x_0, batch.is_frozen, batch.is_padding)
+    return num_free / batch.is_masked.sum(-1).clamp(min=1)
 
 
 def stratified_jumps(grid: Sequence[float], x_0: Tokens, generator: torch.Generator | None) -> tuple[Times, Times]:

@@ -5,9 +5,9 @@ from typing import Any, Literal
 import torch
 
 from vadd.errors import ConfigError
-from vadd.objectives.corruption import corrupt_by_count
+from vadd.objectives.corruption import corrupt_by_count, count_weight
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
-from vadd.objectives.times import count_free, stratified_uniform
+from vadd.objectives.times import stratified_uniform
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Tokens
 
@@ -55,8 +55,7 @@ class DELBO(DiffusionELBO):
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
         if self.times == "count":
-            num_free = count_free(batch.x_0, batch.is_frozen, batch.is_padding)
-            weight = num_free / batch.is_masked.sum(-1).clamp(min=1)
+            weight = count_weight(batch)
         else:
             weight = self.process.schedule.weight(batch.t)
         return SiteWeights(likelihood=weight, latent=weight)

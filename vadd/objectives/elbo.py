@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from vadd.errors import ConfigError, DomainError, NonFiniteError, VADDError
+from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.site_scale import ScaleSites
 from vadd.process import MaskingProcess
@@ -137,7 +138,10 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             reconstruction = reconstruction - _sum_particles(log_prob) / self.num_particles
             kl = kl + _sum_particles(divergence) / self.num_particles
         kl = kl.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
-        return BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
+        terms = BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
+        if self.process.validate_args and not bool(torch.isfinite(terms.total).all()):
+            raise _diagnosis(model_trace, guide_trace)
+        return terms
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, differentiable; its value and its surrogate are one, since all latents are reparameterized."""
@@ -145,6 +149,24 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             self._differentiable_loss_particle(*traces)[1] for traces in self._get_traces(model, guide, args, kwargs)
         ]
         return torch.stack(losses).sum() / self.num_particles
+
+    def _check_pair(self, model: Any, guide: Any) -> None:
+        """Raise unless model and guide are that, and fit each other and the masking process."""
+        if isinstance(model, RecognitionGuide) or isinstance(guide, VADDModel):
+            raise ConfigError("model and guide are swapped: the model comes first.")
+        if not isinstance(model, VADDModel):
+            return
+        own, other = self.process, model.process
+        if own is not other and (own.vocab_size != other.vocab_size or repr(own.schedule) != repr(other.schedule)):
+            raise ConfigError(
+                f"the objective's process ({own.schedule}, vocab_size {own.vocab_size}) is not the model's "
+                f"({other.schedule}, vocab_size {other.vocab_size}); pass model.process."
+            )
+        if isinstance(guide, RecognitionGuide) and guide.latent_shape != model.latent_shape:
+            raise ConfigError(
+                "model and guide disagree on latent_shape: "
+                f"{tuple(model.latent_shape)} and {tuple(guide.latent_shape)}."
+            )
 
     def _draw(
         self,
@@ -169,6 +191,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
 
     def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:
         """Trace guide and model on the batch, once for each particle or once for all."""
+        self._check_pair(model, guide)
         is_vectorized = self.vectorize_particles and self.num_particles > 1
         if is_vectorized and self.max_plate_nesting == math.inf:
             self._guess_max_plate_nesting(model, guide, (batch,), {})

@@ -1,16 +1,19 @@
 """Objectives that bound the log-likelihood of a sampler, negated, in nats per sequence."""
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from vadd.errors import ConfigError
 from vadd.guide import RecognitionGuide
-from vadd.objectives.corruption import corrupt_by_count, explain_all_masked, share_latent, stratified_jumps
+from vadd.objectives.corruption import (
+    corrupt_by_count,
+    count_weight,
+    explain_all_masked,
+    share_latent,
+    stratified_jumps,
+)
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
-from vadd.objectives.times import count_free
 from vadd.process import MaskingProcess
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
 from vadd.types import CorruptedBatch, Tokens
@@ -65,14 +68,14 @@ class FiniteStepELBO(DiffusionELBO):
         batch = self.process.corrupt(x_0, t, s, generator=self.generator, **options)
         return batch if self.target == "revealed" else explain_all_masked(batch)
 
-    def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:
+    def _check_pair(self, model: Any, guide: Any) -> None:
+        super()._check_pair(model, guide)
         has_latent = isinstance(guide, RecognitionGuide) and guide.latent_shape.numel() > 0
         if has_latent and guide.explains != self.target:
             raise ConfigError(
                 f"the objective's target is {self.target!r} and the guide explains {guide.explains!r}: build them "
                 f"alike, for example RecognitionGuide(recognition, explains={self.target!r})."
             )
-        return super()._run(model, guide, batch, scales)
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
         weight = torch.full_like(batch.t, float(self.num_steps))
@@ -101,8 +104,8 @@ class ContinuousTimeELBO(DiffusionELBO):
         return corrupt_by_count(self.process, x_0, self.generator, options)
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
-        num_free = count_free(batch.x_0, batch.is_frozen, batch.is_padding).to(batch.t.dtype)
-        return SiteWeights(likelihood=num_free / batch.is_masked.sum(-1).clamp(min=1), latent=num_free)
+        weight = count_weight(batch)
+        return SiteWeights(likelihood=weight, latent=weight * batch.is_masked.sum(-1))
 
 
 class SharedLatentELBO(DiffusionELBO):
@@ -150,8 +153,7 @@ class SharedLatentELBO(DiffusionELBO):
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
         if self.num_steps is None:
-            num_free = count_free(batch.x_0, batch.is_frozen, batch.is_padding).to(batch.t.dtype)
-            likelihood = num_free / batch.is_masked.sum(-1).clamp(min=1)
+            likelihood = count_weight(batch)
         else:
             likelihood = self.num_steps * self.process.reveal_probability(batch.t, batch.s)
         return SiteWeights(likelihood=likelihood, latent=torch.ones_like(batch.t))

@@ -32,7 +32,7 @@ def training_curves(
         unit: unit of both parts.
         smoothing: each point is the mean over the surrounding steps, this share of all of them;
             the values themselves stay visible as a pale line. 0 shows the values only.
-        title: title of the picture.
+        title: title of the picture. The axes are scaled to what follows the first twentieth of training.
 
     Raises:
         ConfigError: if matplotlib is missing, or a history is empty or lacks a part.
@@ -56,6 +56,11 @@ def training_curves(
         panel.grid(color="#e6e6e6", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
         panel.margins(x=0.01)
+        # The first steps dwarf the rest: the axis shows what follows them.
+        later = [torch.as_tensor(h[key], dtype=torch.float64)[len(h[key]) // 20 :] for h in histories.values()]
+        low, high = float(min(v.min() for v in later)), float(max(v.max() for v in later))
+        margin = 0.05 * (high - low) or 1.0
+        panel.set_ylim(low - margin, high + margin)
     panels[0].legend(frameon=False)
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold")

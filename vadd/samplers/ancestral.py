@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from vadd._modes import evaluating
 from vadd.distributions import MaskedCategorical
 from vadd.errors import ConfigError, DomainError, NonFiniteError
 from vadd.process import MaskingProcess
@@ -59,7 +60,6 @@ def ancestral_step(
     return model.denoise(x_t, t_row, z, target=reveal, **options).sample(generator=generator)
 
 
-@torch.no_grad()
 def sample(
     model: SampledModel,
     num_samples: int,
@@ -74,7 +74,7 @@ def sample(
     """Draw sequences in ``num_steps`` reverse steps from all-masked (Algorithm 2 of the paper).
 
     Args:
-        model: a :class:`~vadd.model.VADDModel`.
+        model: a :class:`~vadd.model.VADDModel`; sampled from with dropout off.
         num_samples: number of sequences.
         num_steps: number of reverse steps ``T``.
         latents: ``"fresh"`` (a draw at every step), ``"shared"`` (one draw a trajectory), ``"null"``
@@ -106,10 +106,11 @@ def sample(
     device = _device(model)
     x = torch.full((num_samples, length), model.process.mask_id, device=device)
     z = None
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
-        t_row = torch.full((num_samples,), t, device=device)
-        z = policy(model.prior(x, t_row, **options), x, t_row, z, generator=generator)
-        x = ancestral_step(model, x, t, s, z, condition=condition, generator=generator)
+    with evaluating(model):  # dropout is for training
+        for t, s in zip(grid[:-1], grid[1:], strict=True):
+            t_row = torch.full((num_samples,), t, device=device)
+            z = policy(model.prior(x, t_row, **options), x, t_row, z, generator=generator)
+            x = ancestral_step(model, x, t, s, z, condition=condition, generator=generator)
     if bool((x == model.process.mask_id).any()):
         raise NonFiniteError(
             "sampling left masked positions: the denoiser returned NaN. Check its weights and the latents."

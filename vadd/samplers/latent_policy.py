@@ -90,6 +90,6 @@ def resolve_policy(latents: Literal["fresh", "shared", "null"] | LatentPolicy) -
     """
     if callable(latents):
         return latents
-    if latents not in _POLICIES:
+    if not isinstance(latents, str) or latents not in _POLICIES:
         raise ConfigError(f"latents must be one of {', '.join(_POLICIES)} or a LatentPolicy, got {latents!r}.")
     return _POLICIES[latents]

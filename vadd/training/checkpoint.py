@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vadd.errors import CheckpointError
+from vadd.errors import CheckpointError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.process import MaskingProcess
@@ -28,6 +28,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "parts": lambda value: isinstance(value, dict) and set(value) == set(_PARTS),
     "vocab_size": lambda value: type(value) is int,
     "latent_dropout": lambda value: type(value) in (int, float),
+    "explains": lambda value: value in ("masked", "revealed"),
     "notes": lambda value: isinstance(value, dict),
     "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
 }
@@ -96,7 +97,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: str | Path, **parts: nn.Module) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint; model and guide come in evaluation mode.
 
     Args:
         folder: where :func:`save_checkpoint` wrote it.
@@ -106,6 +107,7 @@ def load_checkpoint(folder: str | Path, **parts: nn.Module) -> Checkpoint:
     Raises:
         CheckpointError: if files are missing, damaged or of another format, or the weights do not
             fit the parts.
+        ConfigError: if parts that were passed do not fit together.
     """
     folder = Path(folder)
     header = _read_header(folder)
@@ -115,6 +117,18 @@ def load_checkpoint(folder: str | Path, **parts: nn.Module) -> Checkpoint:
             f"unknown parts {', '.join(sorted(unknown))}; a checkpoint has {', '.join(header['parts'])}."
         )
     tensors = _read_tensors(folder, header["sha256"])
+    try:
+        model, guide = _build(header, parts)
+    except (VADDError, RuntimeError, MemoryError) as error:
+        if isinstance(error, CheckpointError) or (parts and isinstance(error, VADDError)):
+            raise  # the parts that were passed do not fit
+        raise CheckpointError(f"the model described in {folder / _HEADER} cannot be built: {error}") from error
+    _load_weights(model, "model", tensors)
+    _load_weights(guide, "guide", tensors)
+    return Checkpoint(model.eval(), guide.eval(), header["notes"])
+
+
+def _build(header: dict[str, Any], parts: dict[str, nn.Module]) -> tuple[VADDModel, RecognitionGuide]:
     built: dict[str, Any] = {}
     for name, description in header["parts"].items():
         if name in parts:
@@ -125,10 +139,7 @@ def load_checkpoint(folder: str | Path, **parts: nn.Module) -> Checkpoint:
             built[name] = build(description)
     process = MaskingProcess(built["schedule"], header["vocab_size"])
     model = VADDModel(built["denoiser"], built["prior"], process, latent_dropout=header["latent_dropout"])
-    guide = RecognitionGuide(built["recognition"], explains=header["explains"])
-    _load_weights(model, "model", tensors)
-    _load_weights(guide, "guide", tensors)
-    return Checkpoint(model, guide, header["notes"])
+    return model, RecognitionGuide(built["recognition"], explains=header["explains"])
 
 
 def _describe(part: nn.Module) -> dict[str, Any] | None:
@@ -141,7 +152,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
         header = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint in {folder}: {_HEADER} is missing.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(header, dict) or "format_version" not in header:
         raise CheckpointError(f"{path} is not the header of a checkpoint.")
