@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from vadd.evaluation import estimators, importance
+from vadd.evaluation import estimators, importance, jump_costs
 from vadd.evaluation.importance import LatentIntegral
 from vadd.testing import tiny_model
 
@@ -71,25 +71,29 @@ def test_without_the_importance_weights_it_is_no_bound(monkeypatch, bound):
 
 def test_the_kl_factor_of_the_closed_form_matters(monkeypatch):
     """``u`` in place of ``1 - (1 - u)**n`` pays too little for the latent."""
-    draw, _, check_value = make_case("finite-step", num_steps=3)
-    check_value(draw())
-    honest = estimators.explain_all_masked
+    model = tiny_model(2, 2, atoms=ATOMS, scale=2.0, seed=6, is_conditional=True)
+    guide, x_0 = guide_for(model, scale=2.0), sequences_of(model)
+    expected = value_of(model, guide, x_0, "finite-step", num_steps=2)
 
-    class ByToken:
-        """Counts one masked token, whatever the number."""
+    def draw():
+        jumps = ((1.0, 0.5, 0), (0.5, 0.0, 100))
+        costs = [jump_costs(model, guide, x_0.repeat(6000, 1), t, s, num_draws=4, seed=k) for t, s, k in jumps]
+        return -sum(c.nats_per_sequence for c in costs).reshape(6000, -1)
 
-        def __init__(self, batch):
-            self.is_masked = batch.is_masked.any(-1, keepdim=True)
-            self.batch = batch
+    def check(draws):
+        check_mean(draws, expected, effect=0.08)
 
-        def __getattr__(self, name):
-            return getattr(self.batch, name)
+    check(draw())
+    honest = LatentIntegral.pairwise
 
-    process = type(tiny_model(2, 2).process)
-    corrupt = process.corrupt
-    monkeypatch.setattr(estimators, "explain_all_masked", lambda b: honest(b.batch))
-    monkeypatch.setattr(process, "corrupt", lambda self, *a, **k: ByToken(corrupt(self, *a, **k)))
-    assert_caught(check_value, draw, BIASED)
+    def underpaid(self, batch):
+        likelihood, kl = honest(self, batch)
+        num_masked = batch.is_masked.sum(-1)
+        u = 0.5 if bool((batch.t > 0.6).all()) else 1.0  # of the two jumps
+        return likelihood, kl * u / (1 - (1 - u) ** num_masked.clamp(min=1))
+
+    monkeypatch.setattr(LatentIntegral, "pairwise", underpaid)
+    assert_caught(check, draw, BIASED)
 
 
 @pytest.mark.parametrize("num_latents", [1, 2])
@@ -97,14 +101,10 @@ def test_scoring_all_masked_tokens_in_each_jump_is_caught(monkeypatch, num_laten
     """M in place of S: tokens are paid for in every jump that they outlast."""
     draw, check_bound, check_value = make_case("finite-step", num_steps=2, num_latents=num_latents)
     check_value(draw())
-    if num_latents > 1:
-        honest = LatentIntegral.joint
-        monkeypatch.setattr(
-            LatentIntegral, "joint", lambda self, batch: honest(self, estimators.explain_all_masked(batch))
-        )
-    else:
-        process = type(tiny_model(2, 2).process)
-        monkeypatch.setattr(process, "reveal_probability", lambda self, t, s: torch.ones_like(t))
+    honest = LatentIntegral.evidence
+    monkeypatch.setattr(
+        LatentIntegral, "evidence", lambda self, batch: honest(self, estimators.explain_all_masked(batch))
+    )
     check_bound(draw())  # lower, so still a bound, but of no one's interest
     assert_caught(check_value, draw, BIASED)
 

@@ -225,7 +225,7 @@ def _check_sizes(num_draws: int, rows_per_call: int) -> None:
 
 
 def _claim(bound: str, integral: LatentIntegral, num_steps: int | None, mask_ratio: float) -> str | None:
-    steps = f"{num_steps} steps" if num_steps is not None else "infinitely many steps"
+    steps = "infinitely many steps" if num_steps is None else f"{num_steps} step{'s' if num_steps > 1 else ''}"
     kind = "the null latent" if integral.model.has_latent else "no latent"
     if integral.integrates:
         kind = "one latent a trajectory" if bound == "shared-latent" else "a fresh latent at each step"
