@@ -9,9 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vadd import RecognitionGuide
+from vadd.backbones import EmptyRecognition
 from vadd.errors import VADDError
+from vadd.evaluation import log_likelihood_bound
 from vadd.samplers import cosine_grid
-from vadd.testing import exact_log_likelihood, exact_marginal_bound, tiny_model
+from vadd.testing import all_sequences, exact_log_likelihood, exact_marginal_bound, tiny_model
 from vadd.testing.strategies import schedules
 
 from .enumerated import (
@@ -183,3 +186,22 @@ def test_errors_share_one_base():
     assert issubclass(NotABoundError, AttributeError)
     with pytest.raises(VADDError):
         raise NotABoundError("x")
+
+
+def test_without_a_latent_more_trajectories_average_over_the_order():
+    """The bound without a latent tightens towards the exact value, and stays below it."""
+    model = tiny_model(2, 3, latent_dim=0, scale=2.0, seed=4)
+    guide, x_0 = RecognitionGuide(EmptyRecognition()), all_sequences(2, 3)
+    exact = exact_log_likelihood(model, x_0, num_steps=3)
+    means, errors = [], []
+    for num_latents in (1, 8, 64):
+        result = log_likelihood_bound(
+            model, guide, x_0.repeat(300, 1), bound="shared-latent", num_steps=3, num_latents=num_latents
+        )
+        draws = -result.nats_per_sequence.reshape(300, -1)
+        means.append(draws.mean(0))
+        errors.append(draws.std(0) / 300**0.5)
+        # 5 standard errors for each of 24 means: false alarms below 1e-5.
+        assert (means[-1] <= exact + 5 * errors[-1]).all()
+    assert (means[1] > means[0] + 5 * errors[0]).any()
+    torch.testing.assert_close(means[2], exact, atol=0.03, rtol=0)

@@ -69,12 +69,12 @@ def shared_latent(
     masks: torch.Generator,
     options: dict[str, Any],
 ) -> Tensor:
-    """One latent a trajectory: closed form for one guide draw, whole trajectories otherwise."""
+    """One latent a trajectory: for one guide draw a sum over jumps, otherwise whole trajectories in the logarithm."""
     process = integral.model.process
     ones = torch.ones(x_0.shape[0], device=x_0.device)
     start = process.corrupt(x_0, ones, generator=masks, **options)  # nothing is random at time 1
     start = share_latent(start, process.mask_id)
-    if integral.integrates and not integral.is_guide_draw:
+    if integral.num_latents > 1 or (integral.integrates and not integral.is_guide_draw):
         return torch.where(start.is_masked.any(-1), shared_trajectories(integral, start, grid, masks), 0.0)
     total, kl = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device), 0.0
     if grid is None:
@@ -87,9 +87,13 @@ def shared_latent(
     else:
         uniform = draw_uniform(x_0, masks)
         for t, s, weight in _visits(grid, x_0, num_jumps, masks):
-            batch = explain_all_masked(process.corrupt(x_0, t, s, uniform=uniform, **options))
+            batch = process.corrupt(x_0, t, s, uniform=uniform, **options)
+            factor = 1.0
+            if weight > 1:  # not all jumps are visited: the closed form, as for a jump alone
+                factor = weight * process.reveal_probability(t.double(), s.double())
+                batch = explain_all_masked(batch)
             likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
-            total = total + weight * process.reveal_probability(t.double(), s.double()) * likelihood
+            total = total + factor * likelihood
     return total - torch.where(start.is_masked.any(-1), kl, 0.0)
 
 

@@ -110,10 +110,20 @@ class LatentIntegral:
         return likelihood.token_log_prob(batch.x_s).double()
 
     def propose(self, batch: CorruptedBatch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of latents ``(k, batch, *latent)`` with their log importance weights ``(k, batch)``."""
+        """Chunks of latents ``(k, batch, *latent)`` with their log importance weights ``(k, batch)``.
+
+        Without a latent to integrate out they are all alike, the null latent with weight one.
+        """
+        batch_size = batch.x_0.shape[0]
+        chunk = max(1, self.rows_per_call // batch_size)
+        if not self.integrates:
+            null = self.model.null_latent
+            for start in range(0, self.num_latents, chunk):
+                k = min(chunk, self.num_latents - start)
+                yield null.expand(k, batch_size, *null.shape), batch.t.new_zeros(k, batch_size, dtype=torch.float64)
+            return
         prior = self.prior(batch)
         posterior = None if self.proposal == "prior" else self.posterior(batch)
-        chunk = max(1, self.rows_per_call // batch.x_0.shape[0])
         for source, count in self._sources(prior, posterior):
             for start in range(0, count, chunk):
                 z = draw(source, self.generator, torch.Size([min(chunk, count - start)]))

@@ -21,7 +21,8 @@ def shared_trajectories(
     revealed when cancel, and the weight is
     :math:`p(z)/r(z) \prod_i \mu^i(x_0^i \mid x_{t(i)}, z)`, with :math:`t(i)` the time before
     position ``i`` is revealed. Unbiased for ``p(x_0)`` inside the logarithm, so a lower bound outside; an
-    exponentiated average over trajectories would not be.
+    exponentiated average over trajectories would not be. Without a latent it averages over the
+    order of revelation alone.
 
     Args:
         integral: model, guide, proposal and ``K``.
