@@ -144,10 +144,10 @@ def draw_pictures(results: dict[str, Any], folder: Path) -> None:
             )
         if result["entropy"] is not None:
             left.axhline(result["entropy"], color="black", lw=0.8, label="entropy of the data")
-        left.set(title=data, xscale="log", xlabel="steps T", ylabel="nats per sequence")
+        left.set(title=data.replace("_", " "), xscale="log", xlabel="steps T", ylabel="nats per sequence")
         left.set_xticks(STEPS, [str(t) for t in STEPS])
         left.minorticks_off()
-        right.set(title=data, xlabel="share of tokens masked", ylabel="bits per masked token")
+        right.set(title=data.replace("_", " "), xlabel="share of tokens masked", ylabel="bits per masked token")
         for axes in (left, right):
             axes.legend(fontsize=8)
             axes.grid(alpha=0.3)
