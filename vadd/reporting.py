@@ -80,8 +80,7 @@ def _command() -> str:
     """The command line, without the folders that are this machine's own."""
     root = _git_output("rev-parse", "--show-toplevel")
     script = _script()
-    is_inside = root is not None and script.is_relative_to(root)
-    shown = script.relative_to(root) if is_inside else Path(script.name)
+    shown = script.relative_to(root) if root is not None and script.is_relative_to(root) else Path(script.name)
     return shlex.join(["python", str(shown), *sys.argv[1:]])
 
 

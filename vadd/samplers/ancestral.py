@@ -1,9 +1,9 @@
 """Ancestral sampling."""
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vadd._modes import evaluating
 from vadd.distributions import MaskedCategorical
@@ -106,7 +106,7 @@ def sample(
     device = _device(model)
     x = torch.full((num_samples, length), model.process.mask_id, device=device)
     z = None
-    with evaluating(model):  # dropout is for training
+    with evaluating(cast(nn.Module, model)):  # dropout is for training
         for t, s in zip(grid[:-1], grid[1:], strict=True):
             t_row = torch.full((num_samples,), t, device=device)
             z = policy(model.prior(x, t_row, **options), x, t_row, z, generator=generator)
