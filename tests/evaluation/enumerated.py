@@ -137,20 +137,24 @@ def finite_step_value(model, guide, x_0, num_steps, time_grid=None, **options):
 
 
 def by_count_value(model, x_0, term, count=None):
-    r"""``sum_n 1/n E_{|M|=n} term(M, t)``, or ``E_{|M|=count} term(M, t)``, with ``1-alpha_t ~ Beta(n, N-n+1)``."""
+    r"""``sum_n 1/n E_{|M|=n} term(M, t)`` with ``1-alpha_t ~ Beta(n, N-n+1)``.
+
+    With a count ``E_{|M|=count} term(M, t)`` at the one time whose mask probability is the share masked.
+    """
     dim = x_0.shape[1]
+    if count is not None:
+        t = model.process.schedule.time_of(torch.tensor(count / dim))
+        terms = [term(is_masked, t) for is_masked in all_masks(dim) if int(is_masked.sum()) == count]
+        return torch.stack(terms).mean(0)
     points, weights = np.polynomial.legendre.leggauss(NUM_TIMES)
     total = torch.zeros(len(x_0))
     for is_masked in all_masks(dim)[1:]:
         n = int(is_masked.sum())
-        if count not in (None, n):
-            continue
         # w(t) dt = dm / m: the density below is that of all sets at once, its integral 1 / (n choose(N, n)).
-        factor = 1.0 if count is None else n
         for masked, weight in zip((points + 1) / 2, weights / 2, strict=True):
             t = model.process.schedule.time_of(torch.tensor(masked))
             density = masked ** (n - 1) * (1 - masked) ** (dim - n)
-            total += factor * weight * density * term(is_masked, t)
+            total += weight * density * term(is_masked, t)
     return total
 
 

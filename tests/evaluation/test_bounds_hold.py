@@ -205,3 +205,10 @@ def test_without_a_latent_more_trajectories_average_over_the_order():
         assert (means[-1] <= exact + 5 * errors[-1]).all()
     assert (means[1] > means[0] + 5 * errors[0]).any()
     torch.testing.assert_close(means[2], exact, atol=0.03, rtol=0)
+
+
+def test_revealing_everything_is_the_one_step_likelihood_also_for_networks_that_read_the_time():
+    model = tiny_model(2, 2, latent_dim=0, time_scale=3.0, seed=3)
+    x_0 = all_sequences(2, 2)
+    result = log_likelihood_bound(model, RecognitionGuide(EmptyRecognition()), x_0, bound="conditional", mask_ratio=1.0)
+    torch.testing.assert_close(-result.nats_per_sequence, exact_log_likelihood(model, x_0, num_steps=1))

@@ -130,7 +130,7 @@ def test_averaging_outside_the_logarithm_is_caught(monkeypatch, bound):
     draw, check_bound, check_value = make_case(bound, num_latents=2, **steps)
     check_value(draw())
     for module in (importance, trajectories):
-        monkeypatch.setattr(module, "log_mean", lambda parts: torch.cat(parts).mean(0))
+        monkeypatch.setattr(module, "log_mean", lambda parts: torch.cat(list(parts)).mean(0))
     check_bound(draw())
     assert_caught(check_value, draw, BIASED)
 

@@ -129,5 +129,5 @@ def test_estimates_show_the_same(perfect):
 def test_training_objectives_name_what_they_bound(perfect):
     _, model, _, _ = perfect
     assert DELBO(model.process).bounds is None
-    assert "num_steps" in FiniteStepELBO(model.process, 2).bounds
+    assert "2 steps" in FiniteStepELBO(model.process, 2).bounds
     pyro.clear_param_store()

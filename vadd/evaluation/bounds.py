@@ -127,7 +127,9 @@ def log_likelihood_bound(
         parts = [estimate(rows, given) for rows, given in _slices(x_0, options, rows_per_call)]
     draws = [-torch.cat(pieces) for pieces in zip(*parts, strict=True)]
     num_scored = masked_count(num_free, mask_ratio) if bound == "conditional" else num_free
-    claim = _claim(bound, integral, num_steps, mask_ratio)
+    claim = _claim(
+        bound, integral, num_steps, mask_ratio, has_grid=time_grid is not None, has_frozen=is_frozen is not None
+    )
     return collect(bound, claim, draws, num_scored, num_latents, seed)
 
 
@@ -224,7 +226,15 @@ def _check_sizes(num_draws: int, rows_per_call: int) -> None:
             raise DomainError(f"{name} must be at least 1, got {value}.")
 
 
-def _claim(bound: str, integral: LatentIntegral, num_steps: int | None, mask_ratio: float) -> str | None:
+def _claim(
+    bound: str,
+    integral: LatentIntegral,
+    num_steps: int | None,
+    mask_ratio: float,
+    *,
+    has_grid: bool,
+    has_frozen: bool,
+) -> str | None:
     steps = "infinitely many steps" if num_steps is None else f"{num_steps} step{'s' if num_steps > 1 else ''}"
     kind = "the null latent" if integral.model.has_latent else "no latent"
     if integral.integrates:
@@ -233,4 +243,6 @@ def _claim(bound: str, integral: LatentIntegral, num_steps: int | None, mask_rat
         return None
     if bound == "conditional":
         return f"one jump revealing {mask_ratio:.0%} of the tokens given the others, with {kind}"
-    return f"ancestral sampling in {steps}, with {kind}"
+    grid = " of the given grid" if has_grid else ""
+    given = " given the frozen tokens" if has_frozen else ""
+    return f"ancestral sampling in {steps}{grid}, with {kind}{given}"

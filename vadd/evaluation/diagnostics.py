@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
-from vadd.evaluation.estimators import masked_count
 from vadd.evaluation.importance import LatentIntegral
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -35,7 +34,8 @@ class LatentDiagnosis:
         mutual_information: between sequence and latent with all tokens masked; an estimate on this
             batch, which cannot exceed the logarithm of its size.
         prior_gap: KL divergence of the aggregate posterior from the prior, likewise: the mass
-            that sampling from the prior misses. With the mutual information it adds up to the KL.
+            that sampling from the prior misses. With the mutual information it adds up to the KL. Both are NaN
+            where the prior differs between the sequences (conditions, frozen tokens): there is no one aggregate.
         mixture_off_loss: nats of the one-step likelihood that are lost when the latent is fixed at zero.
             About zero for a collapsed latent.
         num_latent: number of latent components.
@@ -52,8 +52,8 @@ class LatentDiagnosis:
 
     @property
     def is_collapsed(self) -> bool:
-        """Whether no component of the latent carries information."""
-        return self.active_units == 0
+        """Whether guide and prior agree to 0.05 nats at every share masked: then ``z`` tells nothing."""
+        return bool((self.kl_per_bin < 0.05).all())
 
     def __str__(self) -> str:
         bins = ", ".join(
@@ -117,17 +117,19 @@ def diagnose_latent(
             kl_per_bin.append(
                 _kl(posterior, prior, latents) if apart is None else apart.flatten().sum(0, dtype=torch.float64)
             )
-        start = process.corrupt_count(x_0, masked_count(num_free, 1.0), generator=masks, **options)
+        ones = torch.ones(x_0.shape[0], device=x_0.device)
+        start = process.corrupt(x_0, ones, generator=masks, **options)
         prior, posterior = integral.prior(start), integral.posterior(start)
         information, gap = _split_kl(posterior, prior, latents)
-        off = integral.token_scores(start, torch.zeros_like(posterior.mean)).sum(-1)
+        z = draw(posterior, latents, torch.Size([256]))
+        off = integral.token_scores(start, torch.zeros_like(z[0])).sum(-1)
         loss = (integral.joint(start) - off).mean()
     is_diagonal = kl_per_dimension[0] is not None
     return LatentDiagnosis(
         mask_ratios=torch.arange(1, num_bins + 1) / num_bins,
         kl_per_bin=torch.stack(kl_per_bin).double(),
         kl_per_dimension=torch.stack([k for k in kl_per_dimension if k is not None]) if is_diagonal else None,
-        active_units=int((posterior.mean.var(0) > 0.01).sum()),
+        active_units=int((_mean(posterior, z).var(0) > 0.01).sum()),
         mutual_information=information,
         prior_gap=gap,
         mixture_off_loss=float(loss),
@@ -148,10 +150,21 @@ def _kl(posterior: Distribution, prior: Distribution, generator: torch.Generator
     return (posterior.log_prob(z) - prior.log_prob(z)).double().mean()
 
 
+def _mean(posterior: Distribution, z: Tensor) -> Tensor:
+    """Mean of the posterior, from draws where it has no formula."""
+    try:
+        return posterior.mean
+    except NotImplementedError:
+        return z.mean(0)
+
+
 def _split_kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> tuple[float, float]:
     """Mutual information and gap to the prior, with the batch's mixture of posteriors as the aggregate."""
     z = draw(posterior, generator)
     batch = z.shape[0]
+    at_first = prior.log_prob(z[:1].expand_as(z))
+    if not torch.allclose(at_first, at_first[:1].expand_as(at_first)):
+        return math.nan, math.nan
     own = posterior.log_prob(z).double()
     # log r(z_i | x_j) for every pair: latents on a new axis on the left, one row at a time.
     pairs = torch.stack([posterior.log_prob(row.expand_as(z)).double() for row in z])

@@ -1,6 +1,7 @@
 """Single draws of each bound: log-probabilities in nats, one a row, float64."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -114,6 +115,10 @@ def by_count(
         else:
             count = _strata(num_free, d, num_draws, masks)
         batch = integral.model.process.corrupt_count(x_0, count, generator=masks, **options)
+        if bound == "conditional":
+            # The jump starts at the time whose mask probability is the ratio: at 1 where all is masked.
+            share = count / num_free.clamp(min=1)
+            batch = replace(batch, t=integral.model.process.schedule.time_of(share).to(batch.t.dtype))
         weight = num_free / count.clamp(min=1).double()
         has_target = count > 0
         if bound == "conditional":

@@ -1,7 +1,7 @@
 """Integrating the latent out: importance-weighted estimates of the log-probability of what a jump reveals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +46,8 @@ class LatentIntegral:
     rows_per_call: int
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, RecognitionGuide) or isinstance(self.guide, VADDModel):
+            raise ConfigError("model and guide are swapped: the model comes first.")
         if isinstance(self.num_latents, bool) or not isinstance(self.num_latents, int) or self.num_latents < 1:
             raise DomainError(f"num_latents must be an integer of at least 1, got {self.num_latents!r}.")
         if self.proposal not in ("guide", "prior", "mixture"):
@@ -74,12 +76,12 @@ class LatentIntegral:
 
     def joint(self, batch: CorruptedBatch) -> PerSequence:
         """Log-probability of all target tokens together, nats, shape ``(batch,)``; zero for an empty target."""
-        value = log_mean([tokens.sum(-1) + weights for tokens, weights in self._scores(batch)])
+        value = log_mean(tokens.sum(-1) + weights for tokens, weights in self._scores(batch))
         return torch.where(batch.target.any(-1), value, 0.0)
 
     def marginal(self, batch: CorruptedBatch) -> PerSequence:
         """Sum over the target tokens of their separate log-probabilities, nats, shape ``(batch,)``."""
-        parts = [tokens + weights[..., None] for tokens, weights in self._scores(batch)]
+        parts = (tokens + weights[..., None] for tokens, weights in self._scores(batch))
         # Outside the target the scores are zero and only the weights are left: not part of the sum.
         return torch.where(batch.target, log_mean(parts), 0.0).sum(-1)
 
@@ -153,7 +155,13 @@ class LatentIntegral:
             yield self.token_scores(batch, z), weights
 
 
-def log_mean(parts: list[Tensor]) -> Tensor:
-    """Log of the mean of exponentials over the first axis of all parts."""
-    count = sum(part.shape[0] for part in parts)
-    return torch.logsumexp(torch.cat([part.logsumexp(0, keepdim=True) for part in parts]), 0) - math.log(count)
+def log_mean(parts: Iterable[Tensor]) -> Tensor:
+    """Log of the mean of exponentials over the first axis of all parts, which are summed as they come."""
+    total, count = None, 0
+    for part in parts:
+        here = part.logsumexp(0)
+        total = here if total is None else torch.logaddexp(total, here)
+        count += part.shape[0]
+    if total is None:
+        raise ConfigError("there is nothing to average.")
+    return total - math.log(count)

@@ -94,8 +94,11 @@ class BoundResult:
             )
 
     def _require_delbo(self, name: str) -> None:
-        if self.kind != "delbo":
-            raise NotABoundError(f"{name} exists for bound='delbo' only, not for {self.kind!r}.")
+        if self.kind != "delbo" or self.num_latents != 1:
+            raise NotABoundError(
+                f"{name} is the published metric, of bound='delbo' with one latent, not of {self.kind!r} with "
+                f"{self.num_latents}."
+            )
 
     def __repr__(self) -> str:
         claim = "no likelihood" if self.bounds is None else self.bounds

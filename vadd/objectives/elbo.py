@@ -72,7 +72,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             (checked where the process validates its arguments).
     """
 
-    #: The sampler whose log-likelihood the expected objective bounds; None where it bounds none.
+    #: The sampler whose log-likelihood the expected objective bounds, with KL weight one; None where it bounds none.
     bounds: str | None = None
 
     def __init__(

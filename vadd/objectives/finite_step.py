@@ -61,6 +61,7 @@ class FiniteStepELBO(DiffusionELBO):
             raise ConfigError(f'target must be "masked" or "revealed", got {target!r}.')
         self.num_steps = num_steps
         self.grid = resolve_grid(num_steps, time_grid).tolist()
+        self.bounds = f"ancestral sampling in {num_steps} steps of its grid, a fresh latent at each step"
         self.target = target
 
     def corrupt(self, x_0: Tokens, **options: Any) -> CorruptedBatch:
@@ -142,6 +143,8 @@ class SharedLatentELBO(DiffusionELBO):
             raise ConfigError("time_grid needs num_steps: infinitely many steps have no grid.")
         self.num_steps = num_steps
         self.grid = None if num_steps is None else resolve_grid(num_steps, time_grid).tolist()
+        steps = "infinitely many steps" if num_steps is None else f"{num_steps} steps of its grid"
+        self.bounds = f"sampling with one latent a trajectory, in {steps}"
 
     def corrupt(self, x_0: Tokens, **options: Any) -> CorruptedBatch:
         if self.grid is None:
