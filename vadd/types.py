@@ -4,12 +4,15 @@ Axes: ``batch``, ``dim`` (token positions, flattened), ``vocab``, ``latent``. To
 ``[0, vocab)``; ``mask_id`` equals ``vocab``. Times run from 0 (data) to 1 (all masked).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+
+from vadd.errors import ConfigError
 
 __all__ = [
     "CorruptedBatch",
@@ -21,6 +24,7 @@ __all__ = [
     "RowFlags",
     "Times",
     "Tokens",
+    "as_latent_shape",
 ]
 
 #: Every Pyro distribution; ``Normal(...).to_event(1)`` is one, though not a ``TorchDistribution``.
@@ -95,3 +99,14 @@ class CorruptedBatch:
         """The optional keywords of the networks, those that are set."""
         options = {"is_padding": self.is_padding, "condition": self.condition}
         return {name: value for name, value in options.items() if value is not None}
+
+
+def as_latent_shape(latent_shape: int | Sequence[int]) -> torch.Size:
+    """The shape of one sequence's latent; an integer ``d`` means ``(d,)``."""
+    shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+    if not shape or any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in shape):
+        raise ConfigError(
+            f"latent_shape must be one or more non-negative integers, got {latent_shape!r}; "
+            "use 0 for a model without a latent."
+        )
+    return torch.Size(shape)

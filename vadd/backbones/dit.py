@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from vadd.backbones.base import FeatureDenoiser, Recognition, diagonal_normal
 from vadd.backbones.layers import (
     Trunk,
-    as_latent_shape,
     check_length,
     initialize,
     initialize_fan_in,
@@ -20,7 +19,7 @@ from vadd.backbones.layers import (
 )
 from vadd.errors import ConfigError
 from vadd.registry import register
-from vadd.types import Distribution, Flags, Latents, Times, Tokens
+from vadd.types import Distribution, Flags, Latents, Times, Tokens, as_latent_shape
 
 __all__ = ["DiTDenoiser", "DiTRecognition"]
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,17 +29,6 @@ def as_dropout(probability: float) -> nn.Dropout:
     if not 0 <= probability < 1:
         raise ConfigError(f"dropout must lie in [0, 1), got {probability}.")
     return nn.Dropout(probability)
-
-
-def as_latent_shape(latent_shape: int | Sequence[int]) -> torch.Size:
-    """The shape of one sequence's latent; an integer ``d`` means ``(d,)``."""
-    shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
-    if not shape or any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in shape):
-        raise ConfigError(
-            f"latent_shape must be one or more non-negative integers, got {latent_shape!r}; "
-            "use 0 for a model without a latent."
-        )
-    return torch.Size(shape)
 
 
 def check_length(tokens: Tensor, num_tokens: int | None, why: str) -> None:

@@ -12,7 +12,6 @@ from vadd.backbones.layers import (
     AdaptiveNorm,
     Conditioning,
     as_dropout,
-    as_latent_shape,
     check_latent,
     check_length,
     check_sizes,
@@ -20,7 +19,7 @@ from vadd.backbones.layers import (
 )
 from vadd.errors import ConfigError
 from vadd.registry import register
-from vadd.types import Distribution, Flags, Latents, Times, Tokens
+from vadd.types import Distribution, Flags, Latents, Times, Tokens, as_latent_shape
 
 __all__ = ["MLPDenoiser", "MLPRecognition"]
 

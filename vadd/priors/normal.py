@@ -6,10 +6,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from vadd.errors import ConfigError
 from vadd.priors.base import LatentPrior
 from vadd.registry import register
-from vadd.types import Distribution, Flags, Times, Tokens
+from vadd.types import Distribution, Flags, Times, Tokens, as_latent_shape
 
 __all__ = ["StandardNormalPrior"]
 
@@ -28,13 +27,7 @@ class StandardNormalPrior(LatentPrior):
 
     def __init__(self, latent_shape: int | Sequence[int]) -> None:
         super().__init__()
-        shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
-        if not shape or any(size < 0 for size in shape):
-            raise ConfigError(
-                f"latent_shape must be one or more non-negative sizes, got {latent_shape!r}; "
-                "use 0 for a model without a latent."
-            )
-        self.latent_shape = torch.Size(shape)
+        self.latent_shape = shape = as_latent_shape(latent_shape)
         self.register_buffer("loc", torch.zeros(shape), persistent=False)
         self.register_buffer("scale", torch.ones(shape), persistent=False)
 
