@@ -1,0 +1,45 @@
+"""Parts that read the denoiser's features instead of having a trunk of their own."""
+
+from typing import Self
+
+from vadd.backbones.base import Denoiser, FeatureDenoiser
+from vadd.errors import ConfigError
+
+__all__ = ["SharesDenoiser"]
+
+
+class SharesDenoiser:
+    """Mixin of priors and recognition networks that run on the denoiser's features.
+
+    The weights stay with the denoiser: the part holds a reference that is no submodule, so that nothing is
+    trained, stored or counted twice. :class:`~vadd.model.VADDModel` attaches its prior, and
+    :func:`~vadd.training.load_checkpoint` a guide's network; for a new guide call
+    ``recognition.attach(denoiser)``. Copy a model and the guide that shares its denoiser together
+    (``copy.deepcopy(nn.ModuleList([model, guide]))``), or the copied guide gets a denoiser of its own.
+    """
+
+    _denoiser: tuple[FeatureDenoiser, ...] = ()  # in a tuple, which nn.Module does not register
+
+    def attach(self, denoiser: Denoiser) -> Self:
+        """Read the features of this denoiser from now on; returns the part itself.
+
+        Raises:
+            ConfigError: if the denoiser has no features.
+        """
+        if not isinstance(denoiser, FeatureDenoiser):
+            raise ConfigError(
+                f"{type(self).__name__} shares the features of a FeatureDenoiser, got {type(denoiser).__name__}."
+            )
+        self._denoiser = (denoiser,)
+        return self
+
+    @property
+    def denoiser(self) -> FeatureDenoiser:
+        """The denoiser whose features are read.
+
+        Raises:
+            ConfigError: if there is none yet.
+        """
+        if not self._denoiser:
+            raise ConfigError(f"{type(self).__name__} has no denoiser yet: call attach(denoiser) first.")
+        return self._denoiser[0]
