@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vadd.errors import ConfigError
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Latents, Logits, Times, Tokens
 
@@ -67,6 +68,35 @@ class FeatureDenoiser(Denoiser):
         condition: Tensor | None = None,
     ) -> Float[Tensor, "batch dim hidden"]:
         """The representation of every position, input of :attr:`head`."""
+
+    def context(
+        self,
+        x_t: Tokens,
+        t: Times,
+        z: Latents,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Float[Tensor, "batch dim_or_1 hidden"]:
+        """The representation that other parts may share: one vector a position, or one in all.
+
+        By default the features. A network whose features are narrower than its trunk returns the trunk's output,
+        and overrides :attr:`context_size` too.
+        """
+        return self.features(x_t, t, z, is_padding=is_padding, condition=condition)
+
+    @property
+    def context_size(self) -> int:
+        """Width of :meth:`context`; by default the width of a linear head's input.
+
+        Raises:
+            ConfigError: if the head is of another kind and the network does not say.
+        """
+        if not isinstance(self.head, nn.Linear):
+            raise ConfigError(
+                f"{type(self).__name__} does not say how wide its context is: override the property context_size."
+            )
+        return self.head.in_features
 
     @final
     def forward(

@@ -171,9 +171,24 @@ class MLPDenoiser(FeatureDenoiser):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Float[Tensor, "batch dim features"]:
-        check_latent(z, self.latent_shape)
-        summary = self.trunk(x_t, t, z.flatten(1), None, is_padding, condition)
+        summary = self.context(x_t, t, z, is_padding=is_padding, condition=condition)
         return self.spread(summary).reshape(*x_t.shape, -1)
+
+    def context(
+        self,
+        x_t: Tokens,
+        t: Times,
+        z: Latents,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Float[Tensor, "batch 1 hidden"]:
+        check_latent(z, self.latent_shape)
+        return self.trunk(x_t, t, z.flatten(1), None, is_padding, condition)
+
+    @property
+    def context_size(self) -> int:
+        return self.spread.in_features
 
 
 @register

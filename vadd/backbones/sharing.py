@@ -1,11 +1,18 @@
 """Parts that read the denoiser's features instead of having a trunk of their own."""
 
-from typing import Self
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vadd.backbones.base import Denoiser, FeatureDenoiser
 from vadd.errors import ConfigError
+from vadd.types import Flags, Times, Tokens
 
 __all__ = ["SharesDenoiser"]
+
+_Part = TypeVar("_Part", bound="SharesDenoiser")  # Self is beyond the type checker of the tests
 
 
 class SharesDenoiser:
@@ -20,7 +27,7 @@ class SharesDenoiser:
 
     _denoiser: tuple[FeatureDenoiser, ...] = ()  # in a tuple, which nn.Module does not register
 
-    def attach(self, denoiser: Denoiser) -> Self:
+    def attach(self: _Part, denoiser: Denoiser) -> _Part:
         """Read the features of this denoiser from now on; returns the part itself.
 
         Raises:
@@ -43,3 +50,15 @@ class SharesDenoiser:
         if not self._denoiser:
             raise ConfigError(f"{type(self).__name__} has no denoiser yet: call attach(denoiser) first.")
         return self._denoiser[0]
+
+    def shared_context(
+        self,
+        tokens: Tokens,
+        t: Times,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Float[Tensor, "batch dim_or_1 hidden"]:
+        """The denoiser's context of the tokens at the latent zero, which stands in where there is none yet."""
+        z = torch.zeros(tokens.shape[0], *self.denoiser.latent_shape, dtype=t.dtype, device=t.device)
+        return self.denoiser.context(tokens, t, z, is_padding=is_padding, condition=condition)
