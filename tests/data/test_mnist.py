@@ -1,0 +1,79 @@
+"""MNIST through torchvision: from real files where VADD_DATA names them, and every way in which files can be wrong."""
+
+import gzip
+import shutil
+
+import pytest
+import torch
+
+from vadd.data import load_mnist_tokens
+from vadd.errors import ConfigError, DataError
+
+pytest.importorskip("torchvision")
+
+
+def test_reads_the_real_test_images(data_root):
+    data = load_mnist_tokens(data_root, train=False)
+    assert data.tokens.shape == (10_000, 784)
+    assert data.image_shape == (28, 28)
+    assert data.tokens.unique().tolist() == [0, 1]
+    assert data.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_reduction_averages_squares(data_root):
+    raw = data_root / "mnist" / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
+    pixels = torch.tensor(list(gzip.open(raw).read()[16 : 16 + 784 * 20]), dtype=torch.float64)
+    squares = pixels.reshape(20, 14, 2, 14, 2).mean((2, 4)) / 255
+    data = load_mnist_tokens(data_root, train=False, side=14)
+    assert data.tokens.shape == (10_000, 196)
+    assert torch.equal(data.tokens[:20], (squares >= 0.5).long().flatten(1))
+    more_ink = load_mnist_tokens(data_root, train=False, side=14, threshold=0.25)
+    assert bool((more_ink.tokens >= data.tokens).all())
+    assert more_ink.tokens.sum() > data.tokens.sum()
+
+
+def test_leaves_a_read_only_folder_as_it_was(data_root):
+    raw = data_root / "mnist" / "MNIST" / "raw"
+    before = sorted(path.name for path in raw.iterdir())
+    load_mnist_tokens(data_root, train=False, side=7)
+    assert sorted(path.name for path in raw.iterdir()) == before
+
+
+def test_damaged_archive_is_named(data_root, tmp_path):
+    copy = tmp_path / "MNIST" / "raw"
+    shutil.copytree(data_root / "mnist" / "MNIST" / "raw", copy)
+    archive = copy / "t10k-images-idx3-ubyte.gz"
+    archive.chmod(0o644)
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    (tmp_path / "MNIST").chmod(0o755)
+    for path in copy.iterdir():
+        if not path.name.startswith("t10k-images") and not path.name.endswith(".gz"):
+            path.unlink()
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte.gz is damaged"):
+        load_mnist_tokens(tmp_path, train=False)
+
+
+def test_damaged_unpacked_file_is_an_error(data_root, tmp_path):
+    copy = tmp_path / "MNIST" / "raw"
+    copy.mkdir(parents=True)
+    for archive in (data_root / "mnist" / "MNIST" / "raw").glob("*.gz"):
+        (copy / archive.stem).write_bytes(gzip.open(archive).read()[:-1000])
+    with pytest.raises(DataError, match="cannot load MNIST"):
+        load_mnist_tokens(tmp_path, train=False)
+
+
+def test_missing_files_say_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="no MNIST in .*download=True"):
+        load_mnist_tokens(tmp_path, train=True)
+
+
+@pytest.mark.parametrize("side", [0, 13, 56, True])
+def test_side_must_divide_28(tmp_path, side):
+    with pytest.raises(ConfigError, match="side must divide 28"):
+        load_mnist_tokens(tmp_path, train=True, side=side)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5, float("nan")])
+def test_threshold_must_be_a_share(tmp_path, threshold):
+    with pytest.raises(ConfigError, match="threshold must lie"):
+        load_mnist_tokens(tmp_path, train=True, threshold=threshold)

@@ -1,0 +1,114 @@
+"""Binarized MNIST as tokens, read from the original archives through torchvision."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from vadd.errors import ConfigError, DataError
+
+__all__ = ["MnistTokens", "load_mnist_tokens"]
+
+_SIDE = 28
+
+
+@dataclass(frozen=True)
+class MnistTokens:
+    """Binary images as token sequences, pixels in row-major order, 0 for paper and 1 for ink.
+
+    Attributes:
+        tokens: images, ``int64``.
+        labels: the digit of each image.
+        image_shape: height and width in pixels.
+        num_levels: the vocabulary size, 2.
+    """
+
+    tokens: Int[Tensor, "num dim"]
+    labels: Int[Tensor, " num"]
+    image_shape: tuple[int, int]
+    num_levels: int = 2
+
+
+def load_mnist_tokens(
+    root: str | Path, *, train: bool, side: int = _SIDE, threshold: float = 0.5, download: bool = False
+) -> MnistTokens:
+    """Load MNIST, reduce it by averaging squares of pixels, and binarize at a threshold.
+
+    Args:
+        root: folder with torchvision's layout, ``MNIST/raw/*-ubyte`` or the archives ``*-ubyte.gz``,
+            directly or in a folder ``mnist``.
+        train: the 60,000 training images, or the 10,000 test images.
+        side: height and width, a divisor of 28.
+        threshold: a reduced pixel is ink where its mean grey level, between 0 and 1, is at least this.
+        download: fetch the archives into ``root`` where they are missing.
+
+    Raises:
+        ConfigError: on a side or a threshold out of range.
+        DataError: if torchvision or the files are missing, or the files are damaged.
+
+    References:
+        LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
+    """
+    if isinstance(side, bool) or not isinstance(side, int) or side < 1 or _SIDE % side:
+        raise ConfigError(f"side must divide {_SIDE}, got {side!r}.")
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold must lie in (0, 1], got {threshold}.")
+    try:
+        from torchvision.datasets import MNIST
+    except ImportError as error:
+        raise DataError("MNIST needs torchvision: pip install 'vadd[images]'.") from error
+    with _readable_root(Path(root), download) as folder:
+        try:
+            # Fetches nothing where the archives are there, and unpacks them.
+            data = MNIST(str(folder), train=train, download=True)
+        except Exception as error:  # torchvision raises what its parsers meet
+            raise DataError(
+                f"cannot load MNIST from {root}: {error}. Remove the damaged file and place the original there, "
+                "or call with download=True where the network can be reached."
+            ) from error
+    squares = data.data.float().div(255).unfold(1, _SIDE // side, _SIDE // side).unfold(2, _SIDE // side, _SIDE // side)
+    tokens = (squares.mean((-1, -2)) >= threshold).long().flatten(1)
+    return MnistTokens(tokens, data.targets.long(), (side, side))
+
+
+@contextmanager
+def _readable_root(root: Path, download: bool) -> Iterator[Path]:
+    """A root that torchvision can unpack into: archives in a folder that may be read-only are copied first."""
+    for folder in (root, root / "mnist"):
+        raw = folder / "MNIST" / "raw"
+        archives = sorted(raw.glob("*-ubyte.gz"))
+        if len(sorted(raw.glob("*-ubyte"))) == 4:
+            yield folder
+            return
+        if len(archives) == 4:
+            _verify(archives)
+            with tempfile.TemporaryDirectory() as scratch:
+                target = Path(scratch) / "MNIST" / "raw"
+                target.mkdir(parents=True)
+                for archive in archives:
+                    shutil.copy(archive, target)
+                yield Path(scratch)
+            return
+    if not download:
+        raise DataError(
+            f"no MNIST in {root}: expected MNIST/raw/*-ubyte or the four archives *-ubyte.gz there, as torchvision "
+            "keeps them. Point root to them, or call with download=True."
+        )
+    yield root
+
+
+def _verify(archives: list[Path]) -> None:
+    """Raise a DataError unless the archives have the contents that torchvision knows; it would replace others."""
+    from torchvision.datasets import MNIST
+    from torchvision.datasets.utils import check_integrity
+
+    expected = dict(MNIST.resources)
+    for archive in archives:
+        if not check_integrity(str(archive), expected.get(archive.name)):
+            raise DataError(f"{archive} is damaged or not the original: its md5 differs. Replace or remove it.")
