@@ -27,8 +27,8 @@ ALLOWED = {
     "schedules": _BASE,
     "process": _PROCESS,
     "distributions": {"errors"},
-    "priors": _BASE,
-    "backbones": _BASE,
+    "priors": _BASE | {"backbones"},
+    "backbones": _BASE | {"distributions"},
     "samplers": _SAMPLERS,
     "model": _MODEL,
     "guide": _MODEL,
@@ -141,7 +141,7 @@ warnings.simplefilter("error")
 import vadd
 
 OPTIONAL = ("accelerate", "beartype", "datasets", "hypothesis", "matplotlib", "scipy", "sklearn",
-            "tokenizers", "torchmetrics", "torchvision")
+            "tokenizers", "torchmetrics", "torchvision", "zuko")
 def refuse_optional(name):
     loaded = [package for package in OPTIONAL if package in sys.modules]
     assert not loaded, f"importing {name} imports {loaded}, which a plain installation may lack"

@@ -10,6 +10,7 @@ from torch import Tensor
 from vadd._modes import evaluating
 from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Denoiser, FeatureDenoiser
+from vadd.backbones.sharing import attach_parts
 from vadd.distributions import MaskedCategorical
 from vadd.errors import ConfigError, DomainError, NonFiniteError, ShapeError
 from vadd.priors.base import LatentPrior
@@ -63,10 +64,9 @@ class VADDModel(UniquelyNamedModule):
                     f"{name} must be a {kind.__name__}, got {type(part).__name__}; compile networks in place, by "
                     "network.compile()."
                 )
-        if denoiser.vocab_size != process.vocab_size:
-            raise ConfigError(
-                f"denoiser and process disagree on vocab_size: {denoiser.vocab_size} and {process.vocab_size}."
-            )
+        for name, size in (("denoiser", denoiser.vocab_size), ("prior", prior.vocab_size or process.vocab_size)):
+            if size != process.vocab_size:
+                raise ConfigError(f"{name} and process disagree on vocab_size: {size} and {process.vocab_size}.")
         if torch.Size(denoiser.latent_shape) != torch.Size(prior.latent_shape):
             raise ConfigError(
                 "denoiser and prior disagree on latent_shape: "
@@ -76,6 +76,7 @@ class VADDModel(UniquelyNamedModule):
             raise ConfigError(f"latent_dropout must lie in [0, 1), got {latent_dropout}.")
         self.denoiser = denoiser
         self.prior = prior
+        attach_parts(prior, denoiser)
         self.process = process
         self.latent_dropout = float(latent_dropout)
         #: Shape of one sequence's latent; ``(0,)`` for the plain masked diffusion model. Kept here:

@@ -4,13 +4,13 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vadd.backbones.base import Denoiser, FeatureDenoiser
 from vadd.errors import ConfigError
 from vadd.types import Flags, Times, Tokens
 
-__all__ = ["SharesDenoiser"]
+__all__ = ["SharesDenoiser", "attach_parts"]
 
 _Part = TypeVar("_Part", bound="SharesDenoiser")  # Self is beyond the type checker of the tests
 
@@ -62,3 +62,14 @@ class SharesDenoiser:
         """The denoiser's context of the tokens at the latent zero, which stands in where there is none yet."""
         z = torch.zeros(tokens.shape[0], *self.denoiser.latent_shape, dtype=t.dtype, device=t.device)
         return self.denoiser.context(tokens, t, z, is_padding=is_padding, condition=condition)
+
+
+def attach_parts(module: nn.Module, denoiser: Denoiser) -> None:
+    """Attach the module, and every part below it, that shares a denoiser's features.
+
+    Raises:
+        ConfigError: if there is one and the denoiser has no features.
+    """
+    for part in module.modules():
+        if isinstance(part, SharesDenoiser):
+            part.attach(denoiser)

@@ -39,6 +39,11 @@ class StandardNormalPrior(LatentPrior):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Distribution:
-        shape = (x_t.shape[0], *self.latent_shape)
-        normal = dist.Normal(self.loc.expand(shape), self.scale.expand(shape), validate_args=False)
-        return normal.to_event(len(self.latent_shape))
+        return standard_normal(self.loc, self.scale, x_t.shape[0]).to_event(len(self.latent_shape))
+
+
+def standard_normal(loc: Tensor, scale: Tensor, batch: int) -> Distribution:
+    """The normal of these parameters for each row, in float32 or wider, also in a half-precision model."""
+    dtype = torch.promote_types(loc.dtype, torch.float32)
+    shape = (batch, *loc.shape)
+    return dist.Normal(loc.to(dtype).expand(shape), scale.to(dtype).expand(shape), validate_args=False)

@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vadd.backbones.sharing import attach_parts
 from vadd.errors import CheckpointError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
+from vadd.priors import SharesRecognition
 from vadd.process import MaskingProcess
 from vadd.registry import build, describe
 
@@ -139,7 +141,12 @@ def _build(header: dict[str, Any], parts: dict[str, nn.Module]) -> tuple[VADDMod
             built[name] = build(description)
     process = MaskingProcess(built["schedule"], header["vocab_size"])
     model = VADDModel(built["denoiser"], built["prior"], process, latent_dropout=header["latent_dropout"])
-    return model, RecognitionGuide(built["recognition"], explains=header["explains"])
+    guide = RecognitionGuide(built["recognition"], explains=header["explains"])
+    attach_parts(guide, model.denoiser)
+    for part in model.prior.modules():
+        if isinstance(part, SharesRecognition):
+            part.attach_recognition(guide.recognition)
+    return model, guide
 
 
 def _describe(part: nn.Module) -> dict[str, Any] | None:

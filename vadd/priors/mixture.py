@@ -1,0 +1,97 @@
+"""A mixture of normals as prior."""
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from vadd.backbones.base import diagonal_normal
+from vadd.errors import DomainError, ShapeError
+from vadd.priors.base import LatentPrior, as_nonempty_shape, check_counts, padded_rows
+from vadd.registry import register
+from vadd.types import Distribution, Flags, Latents, Times, Tokens
+
+__all__ = ["MixturePrior"]
+
+
+@register
+class MixturePrior(LatentPrior):
+    r"""Mixture of diagonal normals :math:`\sum_k w_k N(m_k, \operatorname{diag} s_k^2)`, whatever ``x_t``.
+
+    With ``d`` components of the latent the means start as draws of variance ``1 / (1 + d)`` and all variances as
+    ``d / (1 + d)``: on average over the draws that has the moments of ``N(0, I)`` and costs standard normal
+    posteriors about a nat more, while the mixture components are far enough apart to part. To start on given latents
+    instead, call :meth:`start_at`.
+
+    The KL divergence of a posterior from a mixture has no closed form: objectives estimate it from their draw.
+
+    Args:
+        latent_shape: shape of one sequence's latent. Where it is ``(dim, d)``, one vector a position, those at padding
+            are standard normal.
+        num_components: mixture components.
+        learns_weights: whether the weights are learned; otherwise they stay equal.
+
+    References:
+        Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders",
+        arXiv 1611.02648; Tomczak and Welling, arXiv 1705.07120, compare it with the VampPrior.
+    """
+
+    logits: Tensor
+
+    def __init__(
+        self, latent_shape: int | Sequence[int], num_components: int = 16, *, learns_weights: bool = True
+    ) -> None:
+        super().__init__()
+        self.latent_shape = shape = as_nonempty_shape(latent_shape)
+        check_counts(num_components=num_components)
+        share = 1 / (1 + shape.numel())
+        self.loc = nn.Parameter(torch.randn(num_components, *shape) * share**0.5)
+        self.log_variance = nn.Parameter(torch.full((num_components, *shape), 1 - share).log())
+        if learns_weights:
+            self.logits = nn.Parameter(torch.zeros(num_components))
+        else:
+            self.register_buffer("logits", torch.zeros(num_components), persistent=False)
+
+    @torch.no_grad()
+    def start_at(self, z: Latents) -> None:
+        """Put the means on some of these latents, with their overall variance and equal weights.
+
+        Args:
+            z: latents in random order, shape ``(draws, *latent_shape)``, at least as many as mixture components, and two.
+
+        Raises:
+            ShapeError, DomainError: if they are not of the latent's shape, or too few.
+        """
+        num_components = self.loc.shape[0]
+        if z.shape[1:] != self.latent_shape:
+            raise ShapeError(f"z must have shape (draws, {', '.join(map(str, self.latent_shape))}), got {z.shape}.")
+        if len(z) < max(2, num_components):
+            raise DomainError(f"z must hold at least {max(2, num_components)} latents, got {len(z)}.")
+        self.loc.copy_(z[:num_components])
+        self.log_variance.copy_(z.var(0).clamp(min=1e-6).log().expand(self.loc.shape))
+        self.logits.zero_()
+
+    def forward(
+        self,
+        x_t: Tokens,
+        t: Times,
+        *,
+        is_padding: Flags | None = None,
+        condition: Tensor | None = None,
+    ) -> Distribution:
+        shape = (x_t.shape[0], *self.loc.shape)
+        loc, log_variance = self.loc.expand(shape), self.log_variance.expand(shape)
+        is_padded = padded_rows(is_padding, self.latent_shape)
+        if is_padded is not None:
+            loc, log_variance = (value.masked_fill(is_padded[:, None], 0.0) for value in (loc, log_variance))
+        # One normal for each row and mixture component; its axes of the latent are the event.
+        base = diagonal_normal(loc, log_variance).base_dist
+        return mixture(self.logits, base.to_event(len(self.latent_shape)))
+
+
+def mixture(logits: Tensor, components: Distribution) -> Distribution:
+    """Mixture over the last batch axis of ``components``, shape ``(batch, components)``, in float32 or wider."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).expand(components.batch_shape)
+    weights = dist.Categorical(logits=logits, validate_args=False)
+    return dist.MixtureSameFamily(weights, components, validate_args=False)
