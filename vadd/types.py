@@ -57,6 +57,13 @@ class CorruptedBatch:
         condition: class labels and the like, passed on to the networks.
         x_1: the sequence with all free positions masked, where one latent serves the whole
             trajectory. Prior and recognition network then read it in place of ``x_t``.
+        shares_latent: rows to which ``x_1`` applies, in a batch of both kinds; default all, where it is given.
+        num_steps: number of steps of the sampler that the jump belongs to, infinity for infinitely many, NaN in
+            rows that belong to no sampler; None where the objective does not ask.
+        part: which objective of a mixture drew the row, counted from 0.
+
+    Raises:
+        ConfigError: if ``shares_latent`` is given without ``x_1``.
     """
 
     x_0: Tokens
@@ -70,6 +77,13 @@ class CorruptedBatch:
     is_null: RowFlags | None = None
     condition: Tensor | None = None
     x_1: Tokens | None = None
+    shares_latent: RowFlags | None = None
+    num_steps: PerSequence | None = None
+    part: Int[Tensor, " batch"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.shares_latent is not None and self.x_1 is None:
+            raise ConfigError("shares_latent needs x_1, the sequences with all free positions masked.")
 
     @property
     def x_s(self) -> Tokens:
@@ -85,14 +99,24 @@ class CorruptedBatch:
         """Tokens and times that the prior reads."""
         if self.x_1 is None:
             return self.x_t, self.t
-        return self.x_1, torch.ones_like(self.t)
+        return self._of_sharing_rows(self.x_1, self.x_t), self._of_sharing_rows(torch.ones_like(self.t), self.t)
 
     @property
     def recognition_inputs(self) -> tuple[Tokens, Flags, Times]:
         """Tokens, target and times that the recognition network reads."""
         if self.x_1 is None:
             return self.x_s, self.target, self.t
-        return self.x_0, self.x_1 != self.x_0, torch.ones_like(self.t)
+        return (
+            self._of_sharing_rows(self.x_0, self.x_s),
+            self._of_sharing_rows(self.x_1 != self.x_0, self.target),
+            self._of_sharing_rows(torch.ones_like(self.t), self.t),
+        )
+
+    def _of_sharing_rows(self, shared: Tensor, own: Tensor) -> Tensor:
+        """``shared`` in the rows whose latent serves the whole trajectory, ``own`` in the others."""
+        if self.shares_latent is None:
+            return shared
+        return torch.where(self.shares_latent.reshape(-1, *[1] * (own.ndim - 1)), shared, own)
 
     @property
     def network_options(self) -> dict[str, Tensor]:

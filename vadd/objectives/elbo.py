@@ -10,11 +10,11 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from vadd.errors import ConfigError, DomainError, NonFiniteError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
+from vadd.objectives.divergence import analytic_divergence
 from vadd.objectives.site_scale import ScaleSites
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Flags, PerSequence, Tokens
@@ -134,13 +134,13 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         for model_trace, guide_trace in self._run(model, guide, batch, {}):
             observed, latent = model_trace.nodes["x_0"], model_trace.nodes["z"]
             log_prob = observed["fn"].log_prob(observed["value"])
-            divergence = _divergence(guide_trace.nodes["z"], latent)
+            divergence = self._divergence(guide_trace.nodes["z"], latent)
             reconstruction = reconstruction - _sum_particles(log_prob) / self.num_particles
             kl = kl + _sum_particles(divergence) / self.num_particles
         kl = kl.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
         terms = BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
         if self.process.validate_args and not bool(torch.isfinite(terms.total).all()):
-            raise _diagnosis(model_trace, guide_trace)
+            raise self._diagnosis(model_trace, guide_trace)
         return terms
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -184,9 +184,10 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         latent = latent.masked_fill(~explained.any(-1), 0.0)
         if isinstance(model, VADDModel) and model.training and model.latent_dropout > 0:
             uniform = torch.rand(x_0.shape[0], device=x_0.device, generator=self.generator)
-            is_null = uniform < model.latent_dropout
-            batch = replace(batch, is_null=is_null)
-            latent = latent.masked_fill(is_null, 0.0)
+            is_dropped = uniform < model.latent_dropout
+            batch = replace(batch, is_null=is_dropped if batch.is_null is None else batch.is_null | is_dropped)
+        if batch.is_null is not None:
+            latent = latent.masked_fill(batch.is_null, 0.0)
         return batch, SiteWeights(likelihood, latent)
 
     def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:
@@ -224,7 +225,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 reconstruction = reconstruction - site["log_prob_sum"]
                 continue
             guide_site = guide_trace.nodes[name]
-            divergence = _divergence(guide_site, site)
+            divergence = self._divergence(guide_site, site)
             kl = kl + _weighted_sum(divergence, guide_site)
             floored = divergence.clamp(min=self.free_bits) if self.free_bits > 0 else divergence
             charged = charged + _weighted_sum(floored, guide_site)
@@ -236,22 +237,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             earlier.kl + kl.detach() / self.num_particles,
         )
         if self.process.validate_args and not bool(torch.isfinite(loss)):
-            raise _diagnosis(model_trace, guide_trace)
+            raise self._diagnosis(model_trace, guide_trace)
         return loss.detach(), loss
-
-
-def _divergence(guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
-    """KL(guide || model) of a site in nats, shape of the site's batch: analytic, or estimated from its draw."""
-    if not guide_site["fn"].has_rsample:
-        raise ConfigError(
-            f"the guide's distribution at site {guide_site['name']!r} must be reparameterized (has_rsample), got "
-            f"{type(guide_site['fn']).__name__}."
-        )
-    try:
-        return kl_divergence(guide_site["fn"], model_site["fn"])
-    except NotImplementedError:
-        value = guide_site["value"]
-        return guide_site["fn"].log_prob(value) - model_site["fn"].log_prob(value)
 
 
 def _weighted_sum(divergence: Tensor, site: dict[str, Any]) -> Tensor:
@@ -263,27 +250,3 @@ def _weighted_sum(divergence: Tensor, site: dict[str, Any]) -> Tensor:
 def _sum_particles(value: Tensor) -> Tensor:
     """Sum over the axis of vectorized particles, if there is one."""
     return value.reshape(-1, value.shape[-1]).sum(0)
-
-
-def _diagnosis(model_trace: Any, guide_trace: Any) -> NonFiniteError:
-    """Say which term broke, and at which times."""
-    (batch,) = model_trace.nodes["_INPUT"]["args"]
-    parts = []
-    for name, site in model_trace.nodes.items():
-        if site["type"] != "sample":
-            continue
-        if site["is_observed"]:
-            term, value = f"log-likelihood of {name!r}", site["log_prob"]
-        else:
-            guide_site = guide_trace.nodes[name]
-            value = _divergence(guide_site, site).masked_fill(torch.as_tensor(guide_site["scale"]) == 0, 0.0)
-            term = f"KL of {name!r}"
-        is_bad = ~torch.isfinite(value.reshape(-1, value.shape[-1])).all(0)
-        if bool(is_bad.any()):
-            times = ", ".join(f"{float(t):.4g}" for t in batch.t[is_bad][:8])
-            parts.append(f"{term} in {int(is_bad.sum())} of {is_bad.numel()} rows, at t = {times}")
-    where = "; ".join(parts) or "their sum overflows"
-    return NonFiniteError(
-        f"the loss is not finite: {where}. Check the networks' outputs and the data, lower the learning rate, or "
-        "clip gradients."
-    )
