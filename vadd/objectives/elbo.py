@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -14,7 +14,7 @@ from torch import Tensor
 from vadd.errors import ConfigError, DomainError, NonFiniteError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.objectives.divergence import analytic_divergence
+from vadd.objectives.divergence import analytic_divergence, latent_divergence
 from vadd.objectives.site_scale import ScaleSites
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Flags, PerSequence, Tokens
@@ -50,7 +50,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
     .. math:: -c_x \log p(x_s \mid x_t, z) + \lambda\, c_z\, KL(r(z) \,\|\, p(z)),
 
     in nats per sequence, with the weights :math:`c` of the subclass. The KL divergence is analytic where
-    Pyro has it and a one-sample estimate otherwise. Use it as any Pyro estimator::
+    there is a formula and a one-sample estimate otherwise (:attr:`kl_mode`). Use it as any Pyro estimator::
 
         svi = pyro.infer.SVI(model, guide, optim, loss=DELBO(process))   # svi.step(x_0)
         loss_fn = DELBO(process)(model, guide)                           # loss_fn(x_0).backward()
@@ -98,6 +98,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         self.generator = generator
         #: Terms of the latest step, detached means over batch and particles, weighted but not annealed.
         self.last_terms: BoundTerms | None = None
+        #: How the KL of the latest step was found, by formula or from the draw, which is noisier; None before.
+        self.kl_mode: Literal["analytic", "monte-carlo"] | None = None
 
     @property
     def kl_weight(self) -> float:
@@ -140,7 +142,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         kl = kl.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
         terms = BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
         if self.process.validate_args and not bool(torch.isfinite(terms.total).all()):
-            raise self._diagnosis(model_trace, guide_trace)
+            raise _diagnosis(model_trace, guide_trace)
         return terms
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -237,8 +239,20 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             earlier.kl + kl.detach() / self.num_particles,
         )
         if self.process.validate_args and not bool(torch.isfinite(loss)):
-            raise self._diagnosis(model_trace, guide_trace)
+            raise _diagnosis(model_trace, guide_trace)
         return loss.detach(), loss
+
+    def _divergence(self, guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
+        """KL(guide || model) of a site in nats, shape of the site's batch; notes how it was found."""
+        posterior, prior, z = guide_site["fn"], model_site["fn"], guide_site["value"]
+        if not posterior.has_rsample:
+            raise ConfigError(
+                f"the guide's distribution at site {guide_site['name']!r} must be reparameterized (has_rsample), got "
+                f"{type(posterior).__name__}."
+            )
+        exact = analytic_divergence(posterior, prior)
+        self.kl_mode = "monte-carlo" if exact is None else "analytic"
+        return posterior.log_prob(z) - prior.log_prob(z) if exact is None else exact
 
 
 def _weighted_sum(divergence: Tensor, site: dict[str, Any]) -> Tensor:
@@ -250,3 +264,28 @@ def _weighted_sum(divergence: Tensor, site: dict[str, Any]) -> Tensor:
 def _sum_particles(value: Tensor) -> Tensor:
     """Sum over the axis of vectorized particles, if there is one."""
     return value.reshape(-1, value.shape[-1]).sum(0)
+
+
+def _diagnosis(model_trace: Any, guide_trace: Any) -> NonFiniteError:
+    """Say which term broke, and at which times."""
+    (batch,) = model_trace.nodes["_INPUT"]["args"]
+    parts = []
+    for name, site in model_trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        if site["is_observed"]:
+            term, value = f"log-likelihood of {name!r}", site["log_prob"]
+        else:
+            guide_site = guide_trace.nodes[name]
+            value = latent_divergence(guide_site["fn"], site["fn"], guide_site["value"])
+            value = value.masked_fill(torch.as_tensor(guide_site["scale"]) == 0, 0.0)
+            term = f"KL of {name!r}"
+        is_bad = ~torch.isfinite(value.reshape(-1, value.shape[-1])).all(0)
+        if bool(is_bad.any()):
+            times = ", ".join(f"{float(t):.4g}" for t in batch.t[is_bad][:8])
+            parts.append(f"{term} in {int(is_bad.sum())} of {is_bad.numel()} rows, at t = {times}")
+    where = "; ".join(parts) or "their sum overflows"
+    return NonFiniteError(
+        f"the loss is not finite: {where}. Check the networks' outputs and the data, lower the learning rate, or "
+        "clip gradients."
+    )

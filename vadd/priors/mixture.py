@@ -58,7 +58,8 @@ class MixturePrior(LatentPrior):
         """Put the means on some of these latents, with their overall variance and equal weights.
 
         Args:
-            z: latents in random order, shape ``(draws, *latent_shape)``, at least as many as mixture components, and two.
+            z: at least two latents, and as many as mixture components, in random order,
+                shape ``(draws, *latent_shape)``.
 
         Raises:
             ShapeError, DomainError: if they are not of the latent's shape, or too few.
