@@ -71,7 +71,7 @@ def test_a_wrong_plain_loss_is_noticed(benchmark_module, monkeypatch, wrong):
             if wrong == "value":
                 return 1.001 * loss
             # The same value, a gradient too much: the location's own.
-            extra = self.recognition.loc.bias.sum()
+            extra = self.recognition.readout.family.loc.bias.sum()
             return loss + extra - extra.detach()
 
     monkeypatch.setattr(benchmark_module, "PlainLoss", Wrong)

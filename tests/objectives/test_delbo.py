@@ -336,7 +336,7 @@ def far_guide(kind="mlp"):
     """A pair whose guide is far from the prior everywhere."""
     model, guide = make_pair(kind)
     with torch.no_grad():
-        guide.recognition.loc.bias.fill_(1e6)
+        guide.recognition.family.loc.bias.fill_(1e6)
     return model, guide
 
 

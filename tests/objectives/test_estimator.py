@@ -434,7 +434,7 @@ def test_a_nan_likelihood_is_reported_with_its_times(engine, is_vectorized):
 def test_a_nan_kl_is_reported(engine):
     model, guide = make_pair(denoiser=_BreaksAt(2.0))
     with torch.no_grad():
-        guide.recognition.log_variance.bias.fill_(torch.nan)
+        guide.recognition.family.log_variance.bias.fill_(torch.nan)
     with pytest.raises(NonFiniteError, match=rf"KL of 'z' in {BATCH} of {BATCH} rows, at t = \d"):
         ENGINES[engine](DELBO(model.process), model, guide)(tokens())
 

@@ -12,7 +12,7 @@ from vadd.errors import ConfigError
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Latents, Logits, Times, Tokens
 
-__all__ = ["Denoiser", "EmptyRecognition", "FeatureDenoiser", "Recognition", "diagonal_normal"]
+__all__ = ["Denoiser", "EmptyRecognition", "FeatureDenoiser", "Recognition", "diagonal_normal", "limited_scale"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -162,11 +162,16 @@ class EmptyRecognition(Recognition):
 
 
 def diagonal_normal(loc: Float[Tensor, "batch *latent"], log_variance: Float[Tensor, "batch *latent"]) -> Distribution:
-    """``N(loc, diag exp(log_variance))`` over the latent, in float32 or wider.
-
-    ``log_variance`` is limited to ``[-14, 14]``, which no trained posterior approaches, so that a
-    single bad step cannot produce an infinite or a zero variance.
-    """
+    """``N(loc, diag exp(log_variance))`` over the latent, in float32 or wider; see :func:`limited_scale`."""
     dtype = torch.promote_types(loc.dtype, torch.float32)
-    scale = torch.exp(0.5 * log_variance.to(dtype).clamp(-14.0, 14.0))
-    return dist.Normal(loc.to(dtype), scale, validate_args=False).to_event(loc.ndim - 1)
+    normal = dist.Normal(loc.to(dtype), limited_scale(log_variance.to(dtype)), validate_args=False)
+    return normal.to_event(loc.ndim - 1)
+
+
+def limited_scale(log_variance: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Standard deviation of a log-variance, which is limited to ``[-14, 14]``.
+
+    No trained posterior comes near these limits; they keep a single bad step from producing an infinite or a zero
+    variance.
+    """
+    return torch.exp(0.5 * log_variance.clamp(-14.0, 14.0))

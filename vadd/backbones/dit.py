@@ -9,15 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vadd.backbones.base import FeatureDenoiser, Recognition, diagonal_normal
-from vadd.backbones.layers import (
-    Trunk,
-    check_length,
-    initialize,
-    initialize_fan_in,
-    is_per_position,
-)
-from vadd.errors import ConfigError
+from vadd.backbones.base import FeatureDenoiser, Recognition
+from vadd.backbones.families import Family
+from vadd.backbones.layers import Trunk, initialize
+from vadd.backbones.readout import Readout
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Latents, Times, Tokens, as_latent_shape
 
@@ -38,6 +33,8 @@ class DiTDenoiser(FeatureDenoiser):
             and None if there is none.
         latent_shape: shape of one sequence's latent, 0 for none. ``(num_tokens, d)`` is one vector
             a position; any other shape is flattened and modulates all positions alike.
+        patches: for each position the number of its patch, for a latent of shape ``(patches, d)`` with one vector
+            a patch; see :func:`~vadd.backbones.layout.grid_patches`.
         hidden_size: width.
         depth: number of blocks.
         num_heads: attention heads; divides ``hidden_size``.
@@ -58,6 +55,7 @@ class DiTDenoiser(FeatureDenoiser):
         num_tokens: int | None,
         latent_shape: int | Sequence[int] = 0,
         *,
+        patches: Sequence[int] | None = None,
         hidden_size: int = 256,
         depth: int = 4,
         num_heads: int = 4,
@@ -74,6 +72,7 @@ class DiTDenoiser(FeatureDenoiser):
             vocab_size,
             num_tokens,
             self.latent_shape,
+            patches=patches,
             reads_target=False,
             hidden_size=hidden_size,
             depth=depth,
@@ -102,17 +101,22 @@ class DiTDenoiser(FeatureDenoiser):
 
 @register
 class DiTRecognition(Recognition):
-    """Transformer recognition network with a diagonal normal output.
+    """Transformer recognition network.
 
-    Every layer norm has a further scale and shift for target positions. Two means, over all
-    positions with data and over the target positions, give location and log-variance; a latent
-    with one vector a position is read off each position instead, and is standard normal, which
-    costs nothing against the standard normal prior, at padding.
+    Every layer norm has a further scale and shift for target positions. A latent vector for the sequence or a patch
+    reads two means of the positions' features, over those with data and over those of the target; one for a position
+    reads its features. A network of half the denoiser's width costs a quarter of it.
 
     Args:
         vocab_size: number of clean tokens ``V``; inputs also carry the mask token ``V``.
         num_tokens: sequence length; may be None with rotary positions.
         latent_shape: shape of one sequence's latent; ``(num_tokens, d)`` is one vector a position.
+        family: kind of distribution, by name or as a :class:`~vadd.backbones.families.Family` with its options.
+        patches: as in :class:`DiTDenoiser`.
+        only_target: for a latent with one vector a position or patch, whether those without a target position have
+            the standard distribution, which costs nothing against the standard prior. Where nothing is
+            to be explained, a latent could only help to explain other positions, which have their own. Vectors
+            of padding have it always.
         hidden_size, depth, num_heads, positions, reads_time, num_classes, modulation_size, dropout: as
             in :class:`DiTDenoiser`.
 
@@ -126,6 +130,9 @@ class DiTRecognition(Recognition):
         num_tokens: int | None,
         latent_shape: int | Sequence[int],
         *,
+        family: str | Family = "diagonal",
+        patches: Sequence[int] | None = None,
+        only_target: bool = True,
         hidden_size: int = 256,
         depth: int = 4,
         num_heads: int = 4,
@@ -137,8 +144,6 @@ class DiTRecognition(Recognition):
     ) -> None:
         super().__init__()
         self.latent_shape = as_latent_shape(latent_shape)
-        if not self.latent_shape.numel():
-            raise ConfigError("latent_shape is empty; use EmptyRecognition for a model without a latent.")
         self.trunk = Trunk(
             vocab_size,
             num_tokens,
@@ -153,15 +158,9 @@ class DiTRecognition(Recognition):
             modulation_size=modulation_size,
             dropout=dropout,
         )
-        self.per_position = is_per_position(self.latent_shape, num_tokens)
-        inputs = hidden_size if self.per_position else 2 * hidden_size
-        outputs = self.latent_shape[-1] if self.per_position else self.latent_shape.numel()
-        self.loc = nn.Linear(inputs, outputs)
-        self.log_variance = nn.Linear(inputs, outputs)
-        # The denoiser ignores z at first, so z must carry information from the start to be found useful.
-        initialize_fan_in(self.loc)
-        nn.init.zeros_(self.log_variance.weight)
-        nn.init.zeros_(self.log_variance.bias)
+        self.readout = Readout(
+            hidden_size, self.latent_shape, num_tokens, family=family, patches=patches, only_target=only_target
+        )
 
     def forward(
         self,
@@ -173,21 +172,4 @@ class DiTRecognition(Recognition):
         condition: Tensor | None = None,
     ) -> Distribution:
         features = self.trunk(tokens, t, target=target, is_padding=is_padding, condition=condition)
-        if self.per_position:
-            check_length(tokens, self.latent_shape[0], "one latent vector a position")
-        else:
-            has_data = torch.ones_like(target) if is_padding is None else ~is_padding
-            features = torch.cat([masked_mean(features, has_data), masked_mean(features, target)], -1)
-        loc, log_variance = self.loc(features), self.log_variance(features)
-        if self.per_position and is_padding is not None:
-            loc = loc.masked_fill(is_padding[..., None], 0.0)
-            log_variance = log_variance.masked_fill(is_padding[..., None], 0.0)
-        shape = (tokens.shape[0], *self.latent_shape)
-        return diagonal_normal(loc.reshape(shape), log_variance.reshape(shape))
-
-
-def masked_mean(x: Float[Tensor, "batch dim hidden"], where: Flags) -> Float[Tensor, "batch hidden"]:
-    """Mean over the positions where the flag is set; zero where it is nowhere set."""
-    weights = where.to(x.dtype)
-    total = torch.einsum("bnh,bn->bh", x, weights)
-    return total / weights.sum(-1, keepdim=True).clamp(min=1)
+        return self.readout(features, target, is_padding)

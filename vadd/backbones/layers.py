@@ -2,12 +2,14 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vadd.backbones.layout import Layout, check_sites
 from vadd.errors import ConfigError, DtypeError, ShapeError
 from vadd.types import Flags, Latents, Times, Tokens
 
@@ -162,12 +164,12 @@ class Conditioning(nn.Module):
             self.label = Source(width, width, size)
 
     def forward(self, t: Times, z: Latents | None, condition: Tensor | None) -> list[Modulation]:
-        """One scale and shift a norm, shapes ``(batch, 1, hidden)`` or ``(batch, dim, hidden)``.
+        """One scale and shift a norm, shapes ``(batch, 1, hidden)`` or one for each vector of ``z``.
 
         Args:
             t: times, shape ``(batch,)``.
-            z: latent, shape ``(batch, latent_size)`` or one vector a position,
-                ``(batch, dim, latent_size)``; not read without a latent.
+            z: latent, shape ``(batch, latent_size)``, one vector a position,
+                ``(batch, dim, latent_size)``, or a patch; not read without a latent.
             condition: class labels, shape ``(batch,)``, ``int64``, or None.
         """
         labels = self._labels(t, condition)
@@ -285,10 +287,11 @@ class Trunk(nn.Module):
     """Token embedding, positions and transformer blocks with adaptive norms; ends in a norm.
 
     Args:
-        vocab_size: number of clean tokens; the mask token is one more.
+        vocab_size: number of clean tokens; the mask token is one more. None for a trunk that is given embedded tokens.
         num_tokens: sequence length; None, for rotary positions, where any length goes.
-        latent_shape: shape of the latent that modulates the norms; ``(num_tokens, d)`` is one
-            vector a position, any other shape is flattened; ``(0,)`` for none.
+        latent_shape: shape of the latent that modulates the norms; ``(0,)`` for none.
+        patches: with ``latent_shape``, the positions that each vector of the latent modulates; see
+            :class:`~vadd.backbones.layout.Layout`.
         reads_target: whether the norms learn a scale and shift for target positions.
         hidden_size, depth, num_heads: width, number of blocks, attention heads.
         positions: ``"rotary"`` or ``"learned"``.
@@ -298,10 +301,11 @@ class Trunk(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None,
         num_tokens: int | None,
         latent_shape: torch.Size,
         *,
+        patches: Sequence[int] | None = None,
         reads_target: bool,
         hidden_size: int,
         depth: int,
@@ -329,12 +333,11 @@ class Trunk(nn.Module):
         head_size = hidden_size // num_heads
         if positions == "rotary" and head_size % 2:
             raise ConfigError(f"rotary positions need an even hidden_size / num_heads, got {head_size}.")
-        per_position = is_per_position(latent_shape, num_tokens)
         self.latent_shape = latent_shape
-        self.per_position = per_position
+        self.layout = Layout(latent_shape, num_tokens, patches)
         self.fixed_length = num_tokens if positions == "learned" else None
 
-        self.embedding = nn.Embedding(vocab_size + 1, hidden_size)
+        self.embedding = None if vocab_size is None else nn.Embedding(vocab_size + 1, hidden_size)
         self.rotary = Rotary(head_size, num_tokens or 1024) if positions == "rotary" else None
         self.positions = None
         if positions == "learned" and num_tokens is not None:
@@ -350,7 +353,7 @@ class Trunk(nn.Module):
         self.conditioning = Conditioning(
             2 * depth + 1,
             hidden_size,
-            latent_size=latent_shape[-1] if per_position else math.prod(latent_shape),
+            latent_size=self.layout.size,
             reads_time=reads_time,
             num_classes=num_classes,
             modulation_size=modulation_size,
@@ -358,7 +361,7 @@ class Trunk(nn.Module):
 
     def forward(
         self,
-        tokens: Tokens,
+        tokens: Tokens | Float[Tensor, "batch dim hidden"],
         t: Times,
         z: Latents | None = None,
         *,
@@ -367,14 +370,14 @@ class Trunk(nn.Module):
         condition: Tensor | None = None,
     ) -> Float[Tensor, "batch dim hidden"]:
         check_length(tokens, self.fixed_length, "learned positions")
+        check_sites(tokens, self.layout)
         if z is not None:
             check_latent(z, self.latent_shape)
-        if self.per_position:
-            check_length(tokens, self.latent_shape[0], "one latent vector a position")
-        elif z is not None:
-            z = z.flatten(1)
+            z = z if self.layout.num_sites is not None else z.flatten(1)
         modulations = self.conditioning(t, z, condition)
-        x = self.embedding(tokens)
+        if z is not None and self.layout.num_sites is not None:
+            modulations = [m and (self.layout.spread(m[0]), self.layout.spread(m[1])) for m in modulations]
+        x = tokens if self.embedding is None else self.embedding(tokens)
         if self.positions is not None:
             x = x + self.positions
         flags = None if target is None else target[..., None].to(x.dtype)
@@ -393,8 +396,3 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
-
-
-def is_per_position(latent_shape: torch.Size, num_tokens: int | None) -> bool:
-    """Whether the latent is one vector a position: shape ``(num_tokens, d)``, not empty."""
-    return len(latent_shape) == 2 and latent_shape[0] == num_tokens and latent_shape[1] > 0

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vadd.backbones.base import FeatureDenoiser, Recognition, diagonal_normal
+from vadd.backbones.base import FeatureDenoiser, Recognition
+from vadd.backbones.families import Family, resolve_family
 from vadd.backbones.layers import (
     AdaptiveNorm,
     Conditioning,
@@ -17,7 +18,7 @@ from vadd.backbones.layers import (
     check_sizes,
     initialize_fan_in,
 )
-from vadd.errors import ConfigError
+from vadd.backbones.readout import require_latent
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Latents, Times, Tokens, as_latent_shape
 
@@ -193,14 +194,15 @@ class MLPDenoiser(FeatureDenoiser):
 
 @register
 class MLPRecognition(Recognition):
-    """Residual perceptron recognition network with a diagonal normal output.
+    """Residual perceptron recognition network.
 
     A learned vector per position, added to the token's embedding, marks the target.
 
     Args:
         vocab_size: number of clean tokens ``V``; inputs also carry the mask token ``V``.
         num_tokens: sequence length.
-        latent_shape: shape of one sequence's latent.
+        latent_shape: shape of one sequence's latent; it is described as one vector.
+        family: kind of distribution, by name or as a :class:`~vadd.backbones.families.Family` with its options.
         hidden_size, depth, embedding_size, reads_time, num_classes, modulation_size, dropout: as in
             :class:`MLPDenoiser`.
 
@@ -214,6 +216,7 @@ class MLPRecognition(Recognition):
         num_tokens: int,
         latent_shape: int | Sequence[int],
         *,
+        family: str | Family = "diagonal",
         hidden_size: int = 256,
         depth: int = 3,
         embedding_size: int = 32,
@@ -224,8 +227,7 @@ class MLPRecognition(Recognition):
     ) -> None:
         super().__init__()
         self.latent_shape = as_latent_shape(latent_shape)
-        if not self.latent_shape.numel():
-            raise ConfigError("latent_shape is empty; use EmptyRecognition for a model without a latent.")
+        require_latent(self.latent_shape)
         self.trunk = _MLPTrunk(
             vocab_size,
             num_tokens,
@@ -239,12 +241,8 @@ class MLPRecognition(Recognition):
             modulation_size=modulation_size,
             dropout=dropout,
         )
-        self.loc = nn.Linear(hidden_size, self.latent_shape.numel())
-        self.log_variance = nn.Linear(hidden_size, self.latent_shape.numel())
-        # The denoiser ignores z at first, so z must carry information from the start to be found useful.
-        initialize_fan_in(self.loc)
-        nn.init.zeros_(self.log_variance.weight)
-        nn.init.zeros_(self.log_variance.bias)
+        self.family = resolve_family(family)
+        self.family.build(hidden_size, self.latent_shape)
 
     def forward(
         self,
@@ -256,5 +254,4 @@ class MLPRecognition(Recognition):
         condition: Tensor | None = None,
     ) -> Distribution:
         features = self.trunk(tokens, t, None, target, is_padding, condition)
-        shape = (tokens.shape[0], *self.latent_shape)
-        return diagonal_normal(self.loc(features).reshape(shape), self.log_variance(features).reshape(shape))
+        return self.family(features[:, 0])

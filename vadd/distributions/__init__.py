@@ -1,5 +1,7 @@
 """Pyro distributions of the library."""
 
 from vadd.distributions.masked_categorical import MaskedCategorical, sample_categorical
+from vadd.distributions.one_hot import GumbelOneHot
+from vadd.distributions.reshaped import Reshaped
 
-__all__ = ["MaskedCategorical", "sample_categorical"]
+__all__ = ["GumbelOneHot", "MaskedCategorical", "Reshaped", "sample_categorical"]
