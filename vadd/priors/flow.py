@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.transforms import ReshapeTransform, Transform
 
+from vadd.backbones.families.flow import wide_linear
 from vadd.errors import ConfigError
 from vadd.priors.base import LatentPrior, as_nonempty_shape, check_counts
 from vadd.priors.normal import standard_normal
@@ -84,7 +85,7 @@ class FlowPrior(LatentPrior):
         bound: the splines are the identity outside ``[-bound, bound]``.
 
     Raises:
-        ConfigError: on counts that are not positive, an empty latent, more than 500 bins, or a bound that is not
+        ConfigError: on counts that are not positive, an empty latent, more than 50 bins, or a bound that is not
             positive.
 
     References:
@@ -108,8 +109,10 @@ class FlowPrior(LatentPrior):
         super().__init__()
         self.latent_shape = as_nonempty_shape(latent_shape)
         check_counts(num_layers=num_layers, hidden_size=hidden_size, num_bins=num_bins)
-        if num_bins > 500 or not 0 < bound < float("inf"):
-            raise ConfigError(f"need at most 500 bins and a finite positive bound, got {num_bins} and {bound}.")
+        if num_bins > 50 or not 0 < bound < float("inf"):
+            raise ConfigError(
+                f"need at most 50 bins and a finite positive bound, got num_bins={num_bins} and bound={bound}."
+            )
         size = self.latent_shape.numel()
         self.register_buffer("loc", torch.zeros(size), persistent=False)
         self.register_buffer("scale", torch.ones(size), persistent=False)
@@ -159,11 +162,11 @@ class _Coupling(nn.Module):
         self.register_buffer("moved", moved, persistent=False)
         self.sizes = (num_bins, num_bins, num_bins - 1, 1, 1)
         self.bound = bound
-        last = nn.Linear(hidden_size, len(moved) * sum(self.sizes))
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        first = nn.Linear(max(1, len(given)), hidden_size)
-        self.network = nn.Sequential(first, nn.SiLU(), nn.Linear(hidden_size, hidden_size), nn.SiLU(), last)
+        self.first = nn.Linear(max(1, len(given)), hidden_size)
+        self.second = nn.Linear(hidden_size, hidden_size)
+        self.last = nn.Linear(hidden_size, len(moved) * sum(self.sizes))
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
     def forward(self, u: Tensor) -> Tensor:
         spline, scale, shift = self._maps(u)
@@ -178,7 +181,8 @@ class _Coupling(nn.Module):
     def _maps(self, value: Tensor) -> tuple[Spline, Tensor, Tensor]:
         # Without a component to look at (a latent of one) the network reads a constant.
         given = value[..., self.given] if len(self.given) else torch.ones_like(value[..., :1])
-        output = self.network(given.to(next(self.network.parameters()).dtype)).to(value.dtype)
+        hidden = F.silu(wide_linear(F.silu(wide_linear(given, self.first)), self.second))
+        output = wide_linear(hidden, self.last).to(value.dtype)
         parts = output.unflatten(-1, (len(self.moved), sum(self.sizes))).split(self.sizes, -1)
         widths, heights, slopes, scale, shift = parts
         spline = Spline.from_parameters(widths, heights, slopes, self.bound)

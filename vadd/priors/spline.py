@@ -12,8 +12,8 @@ from torch import Tensor
 
 __all__ = ["Spline"]
 
-_MIN_SIZE = 1e-3  # of a bin, as a share of the whole
-_MIN_SLOPE = 1e-3
+_MIN_SIZE = 1e-2  # of a bin, as a share of the whole: the inverse keeps its digits in float32
+_MIN_SLOPE = 1e-2
 
 
 class Spline(NamedTuple):
@@ -50,21 +50,23 @@ class Spline(NamedTuple):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values and log-derivatives at ``x``, shape ``(...)``."""
-        left, bottom, width, height, low, high = self._bins(x, self.left)
-        share = ((x - left) / width).clamp(0, 1)
+        inside = x.clamp(-self.bound, self.bound)  # selected at the end, so that the outside has finite gradients
+        left, bottom, width, height, low, high = self._bins(inside, self.left)
+        share = ((inside - left) / width).clamp(0, 1)
         y = bottom + height * _rise(share, height / width, low, high)
-        return self._inside(x, y, _log_slope(share, height / width, low, high))
+        return self._select(x, y, _log_slope(share, height / width, low, high))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The ``x`` that are mapped to ``y``, and the log-derivatives of the inverse there."""
-        left, bottom, width, height, low, high = self._bins(y, self.bottom)
+        inside = y.clamp(-self.bound, self.bound)
+        left, bottom, width, height, low, high = self._bins(inside, self.bottom)
         steep = height / width
-        rise = (y - bottom) / height
+        rise = ((inside - bottom) / height).clamp(0, 1)
         bend = rise * (low + high - 2 * steep)
         # The root in [0, 1] of a quadratic, in the form that does not cancel.
         a, b, c = steep - low + bend, low - bend, -steep * rise
-        share = (-2 * c / (b + (b * b - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
-        return self._inside(y, left + width * share, -_log_slope(share, steep, low, high))
+        share = (-2 * c / (b + (b * b - 4 * a * c).sqrt())).clamp(0, 1)
+        return self._select(y, left + width * share, -_log_slope(share, steep, low, high))
 
     def _bins(self, value: Tensor, ends: Tensor) -> tuple[Tensor, ...]:
         """The bin of each value: its lower ends, sizes, and slopes at both ends."""
@@ -72,7 +74,7 @@ class Spline(NamedTuple):
         columns = (self.left, self.bottom, self.width, self.height, self.slope[..., :-1], self.slope[..., 1:])
         return tuple(torch.gather(column.expand(*index.shape[:-1], -1), -1, index)[..., 0] for column in columns)
 
-    def _inside(self, value: Tensor, mapped: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
+    def _select(self, value: Tensor, mapped: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
         is_inside = value.abs() < self.bound
         return torch.where(is_inside, mapped, value), torch.where(is_inside, log_slope, 0.0)
 

@@ -3,7 +3,9 @@
 Hypothesis strategies are in ``vadd.testing.strategies``, which needs Hypothesis.
 """
 
+from vadd.objectives.divergence import kl_mode
 from vadd.testing.contracts import check_denoiser, check_prior, check_recognition, check_schedule
+from vadd.testing.nodes import distribution_nodes, latent_nodes
 from vadd.testing.oracle import (
     all_masks,
     all_sequences,
@@ -14,7 +16,6 @@ from vadd.testing.oracle import (
     exact_marginal_bound,
     exact_sampler_distribution,
     exact_shared_bound,
-    latent_nodes,
 )
 from vadd.testing.tiny import (
     AtomPrior,
@@ -34,6 +35,7 @@ __all__ = [
     "check_prior",
     "check_recognition",
     "check_schedule",
+    "distribution_nodes",
     "exact_delbo",
     "exact_finite_step_bound",
     "exact_joint",
@@ -42,6 +44,7 @@ __all__ = [
     "exact_posterior_recognition",
     "exact_sampler_distribution",
     "exact_shared_bound",
+    "kl_mode",
     "latent_nodes",
     "tiny_model",
 ]

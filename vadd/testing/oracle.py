@@ -1,10 +1,8 @@
 """Exact values for tiny models by enumeration, to check estimators, bounds and samplers against.
 
-Every sum over masks, revealed sets and sequences is carried out in full, in float64; the latent is
-summed over where its distribution is discrete and integrated by the trapezoidal rule where it is normal
-with one component; for smooth integrands against a normal density that rule converges geometrically,
-faster than Gauss-Hermite. Cost grows as ``(V + 1)**N * 2**N``. All values are in nats per sequence, and are
-log-probabilities or lower bounds: an objective's loss is their negative.
+Every sum over masks, revealed sets and sequences is carried out in full, in float64; the latent is summed over or
+integrated as :mod:`vadd.testing.nodes` says. Cost grows as ``(V + 1)**N * 2**N``. All values are in nats per
+sequence, and are log-probabilities or lower bounds: an objective's loss is their negative.
 
 The functions need of a model ``denoise(x_t, t, z)``, ``prior(x_t, t)`` and ``process``, and of a guide
 ``recognition(tokens, target, t)``.
@@ -18,14 +16,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vadd.errors import ConfigError
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
-from vadd.types import Distribution, Flags, PerSequence, Times, Tokens
+from vadd.testing.nodes import distribution_nodes, latent_nodes
+from vadd.types import Distribution, Flags, PerSequence, Tokens
 
 __all__ = [
     "all_masks",
     "all_sequences",
-    "distribution_nodes",
     "exact_delbo",
     "exact_finite_step_bound",
     "exact_joint",
@@ -33,10 +30,8 @@ __all__ = [
     "exact_marginal_bound",
     "exact_sampler_distribution",
     "exact_shared_bound",
-    "latent_nodes",
 ]
 
-_NUM_NODES = 128
 _NUM_TIMES = 16
 
 # What a bound earns at (x_0, is_masked, t): one value a row.
@@ -53,42 +48,6 @@ def all_masks(num_tokens: int) -> Bool[Tensor, "masks dim"]:
     return all_sequences(2, num_tokens).bool()
 
 
-def distribution_nodes(
-    distribution: Distribution, num_nodes: int = _NUM_NODES
-) -> tuple[Float[Tensor, "nodes *batch latent"], Float[Tensor, " nodes *batch"]]:
-    """Points and log-weights with which expectations under a distribution of ``z`` become sums.
-
-    Args:
-        distribution: one with enumerable support, a normal over one component, or an empty one.
-        num_nodes: equidistant nodes for a normal distribution, over nine standard deviations on each side.
-
-    Raises:
-        ConfigError: for any other distribution.
-    """
-    if distribution.event_shape.numel() == 0:
-        shape = distribution.batch_shape
-        return torch.zeros(1, *shape, 0, dtype=torch.float64), torch.zeros(1, *shape, dtype=torch.float64)
-    if distribution.has_enumerate_support:
-        z = distribution.enumerate_support()
-        return z, distribution.log_prob(z).double()
-    base = getattr(distribution, "base_dist", None)
-    if not isinstance(base, torch.distributions.Normal) or distribution.event_shape != (1,):
-        raise ConfigError(
-            "distribution must be discrete, empty, or a normal over one component to be enumerated, got "
-            f"{distribution} with event_shape {tuple(distribution.event_shape)}."
-        )
-    standard = torch.linspace(-9, 9, num_nodes, dtype=torch.float64).reshape(-1, *[1] * base.loc.ndim)
-    z = base.loc.double() + base.scale.double() * standard
-    return z, (-0.5 * standard**2).log_softmax(0)[..., 0].expand(z.shape[:-1])
-
-
-def latent_nodes(
-    model: Any, x_t: Tokens, t: Times, num_nodes: int = _NUM_NODES
-) -> tuple[Float[Tensor, "nodes batch latent"], Float[Tensor, "nodes batch"]]:
-    """Points and log-weights of the prior ``p(z | x_t, t)`` of each row; see :func:`distribution_nodes`."""
-    return distribution_nodes(model.prior(x_t, t), num_nodes)
-
-
 @torch.no_grad()
 def exact_log_likelihood(
     model: Any,
@@ -97,7 +56,7 @@ def exact_log_likelihood(
     num_steps: int,
     time_grid: TimeGrid | None = None,
     latents: Literal["fresh", "shared", "null"] = "fresh",
-    num_nodes: int = _NUM_NODES,
+    num_nodes: int | None = None,
 ) -> PerSequence:
     """Log-probability that the sampler in ``num_steps`` steps ends in each of the sequences.
 
@@ -109,7 +68,7 @@ def exact_log_likelihood(
         num_steps: number of reverse steps ``T``.
         time_grid: as in :func:`vadd.samplers.sample`; default uniform.
         latents: as in :func:`vadd.samplers.sample`.
-        num_nodes: quadrature nodes for a normal latent.
+        num_nodes: as in :func:`~vadd.testing.nodes.distribution_nodes`.
     """
     batch, dim = x_0.shape
     masks = all_masks(dim)
@@ -151,7 +110,7 @@ def exact_sampler_distribution(
     num_steps: int,
     time_grid: TimeGrid | None = None,
     latents: Literal["fresh", "shared", "null"] = "fresh",
-    num_nodes: int = _NUM_NODES,
+    num_nodes: int | None = None,
 ) -> Float[Tensor, " sequences"]:
     """Probability of each of :func:`all_sequences` under the sampler; they sum to one."""
     return exact_log_likelihood(
@@ -171,7 +130,7 @@ def exact_delbo(
     x_0: Tokens,
     *,
     kl_weight: float = 1.0,
-    num_nodes: int = _NUM_NODES,
+    num_nodes: int | None = None,
     num_times: int = _NUM_TIMES,
 ) -> PerSequence:
     """The double evidence lower bound of each sequence; it bounds no log-likelihood.
@@ -181,7 +140,7 @@ def exact_delbo(
         guide: the guide.
         x_0: clean sequences, shape ``(batch, dim)``.
         kl_weight: factor of the KL divergence.
-        num_nodes: quadrature nodes for a normal latent.
+        num_nodes: as in :func:`~vadd.testing.nodes.distribution_nodes`.
         num_times: quadrature nodes in ``1 - alpha_t``; from ``dim / 2`` on the value is exact for networks
             that do not read ``t``.
     """
@@ -194,7 +153,7 @@ def exact_delbo(
 
 
 @torch.no_grad()
-def exact_joint(model: Any, x_0: Tokens, *, num_nodes: int = _NUM_NODES, num_times: int = _NUM_TIMES) -> PerSequence:
+def exact_joint(model: Any, x_0: Tokens, *, num_nodes: int | None = None, num_times: int = _NUM_TIMES) -> PerSequence:
     r"""What the DELBO bounds: :math:`\sum_n \frac1n E_{|M|=n} \log p(x_M \mid x_t)`, joint over ``M``."""
 
     def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
@@ -206,7 +165,7 @@ def exact_joint(model: Any, x_0: Tokens, *, num_nodes: int = _NUM_NODES, num_tim
 
 @torch.no_grad()
 def exact_marginal_bound(
-    model: Any, x_0: Tokens, *, num_nodes: int = _NUM_NODES, num_times: int = _NUM_TIMES
+    model: Any, x_0: Tokens, *, num_nodes: int | None = None, num_times: int = _NUM_TIMES
 ) -> PerSequence:
     r"""Bound of infinitely many steps: :math:`\sum_n \frac1n E_{|M|=n} \sum_{i \in M} \log E_z \mu^i`."""
 
@@ -226,7 +185,7 @@ def exact_finite_step_bound(
     num_steps: int,
     time_grid: TimeGrid | None = None,
     target: Literal["masked", "revealed"] = "masked",
-    num_nodes: int = _NUM_NODES,
+    num_nodes: int | None = None,
 ) -> PerSequence:
     """Bound on the log-likelihood of the sampler in ``num_steps`` steps with fresh latents.
 
@@ -238,7 +197,7 @@ def exact_finite_step_bound(
         time_grid: as in :func:`vadd.samplers.sample`; default uniform.
         target: whether the recognition model explains all masked tokens, or sees and explains those
             that the jump reveals.
-        num_nodes: quadrature nodes for a normal latent.
+        num_nodes: as in :func:`~vadd.testing.nodes.distribution_nodes`.
     """
     grid = resolve_grid(num_steps, time_grid)
     bound = torch.zeros(len(x_0), dtype=torch.float64)
@@ -266,7 +225,7 @@ def exact_shared_bound(
     *,
     num_steps: int | None = None,
     time_grid: TimeGrid | None = None,
-    num_nodes: int = _NUM_NODES,
+    num_nodes: int | None = None,
     num_times: int = _NUM_TIMES,
 ) -> PerSequence:
     """Bound on the log-likelihood of the sampler with one latent a trajectory; one KL in all.
@@ -277,7 +236,7 @@ def exact_shared_bound(
         x_0: clean sequences, shape ``(batch, dim)``.
         num_steps: number of reverse steps ``T``; None for infinitely many.
         time_grid: as in :func:`vadd.samplers.sample`; default uniform.
-        num_nodes: quadrature nodes for a normal latent.
+        num_nodes: as in :func:`~vadd.testing.nodes.distribution_nodes`.
         num_times: as in :func:`exact_delbo`, for infinitely many steps.
     """
     start = torch.ones(len(x_0), dtype=torch.float64)
@@ -330,7 +289,7 @@ def _reveal_probability(model: Any, t: Tensor, s: Tensor) -> Tensor:
 
 
 def _explain(
-    model: Any, guide: Any, x_0: Tensor, is_masked: Tensor, target: Tensor, t: Tensor, num_nodes: int
+    model: Any, guide: Any, x_0: Tensor, is_masked: Tensor, target: Tensor, t: Tensor, num_nodes: int | None
 ) -> tuple[Tensor, Tensor]:
     """``E_r log p(x_S | x_t, z)`` and ``KL(r || p)``, where ``r`` reads and explains the target ``S``."""
     mask_id, times = model.process.mask_id, t.expand(len(x_0))
@@ -342,7 +301,7 @@ def _explain(
     return _expect(log_weights, fit), _divergence(posterior, model.prior(x_t, times), num_nodes)
 
 
-def _divergence(posterior: Distribution, prior: Distribution, num_nodes: int) -> Tensor:
+def _divergence(posterior: Distribution, prior: Distribution, num_nodes: int | None) -> Tensor:
     """``KL(r || p)``; exact also for two normals, whose log-ratio is quadratic."""
     z, log_weights = distribution_nodes(posterior, num_nodes)
     return _expect(log_weights, (posterior.log_prob(z) - prior.log_prob(z)).double())
@@ -353,13 +312,15 @@ def _expect(log_weights: Tensor, values: Tensor) -> Tensor:
     return torch.where(log_weights > -torch.inf, log_weights.exp() * values, 0.0).sum(0)
 
 
-def _prior_scores(model: Any, x_0: Tensor, is_masked: Tensor, t: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+def _prior_scores(
+    model: Any, x_0: Tensor, is_masked: Tensor, t: Tensor, num_nodes: int | None
+) -> tuple[Tensor, Tensor]:
     x_t, times = x_0.masked_fill(is_masked, model.process.mask_id), t.expand(len(x_0))
     z, log_weights = latent_nodes(model, x_t, times, num_nodes)
     return _token_scores(model, x_t, times, z, x_0), log_weights
 
 
-def _nodes_at_start(model: Any, x_0: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+def _nodes_at_start(model: Any, x_0: Tensor, num_nodes: int | None) -> tuple[Tensor, Tensor]:
     start = torch.full_like(x_0, model.process.mask_id)
     return latent_nodes(model, start, torch.ones(len(x_0), dtype=torch.float64), num_nodes)
 

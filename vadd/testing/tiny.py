@@ -147,9 +147,9 @@ class AtomPrior(LatentPrior):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.num_values = vocab_size, vocab_size + 1
         self.register_buffer("atoms", torch.tensor(list(atoms), dtype=torch.float64))
-        rows = (vocab_size + 1) ** num_tokens if is_conditional else 1
+        rows = self.num_values**num_tokens if is_conditional else 1
         self.table = nn.Parameter(_random_table((rows, len(self.atoms)), seed))
 
     def forward(
@@ -161,7 +161,7 @@ class AtomPrior(LatentPrior):
         condition: Tensor | None = None,
     ) -> Distribution:
         # An unconditional table has a single row.
-        row = _number(x_t, self.vocab_size + 1, is_padding) % len(self.table)
+        row = _number(x_t, self.num_values, is_padding) % len(self.table)
         return Atoms(self.atoms, self.table[row])
 
 
