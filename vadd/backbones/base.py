@@ -98,6 +98,17 @@ class FeatureDenoiser(Denoiser):
             )
         return self.head.in_features
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The embedding of the ``V + 1`` tokens, which other parts may share.
+
+        Raises:
+            ConfigError: if the network does not say which it is.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not share a token embedding: override the property token_embedding."
+        )
+
     @final
     def forward(
         self,

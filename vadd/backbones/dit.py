@@ -98,6 +98,11 @@ class DiTDenoiser(FeatureDenoiser):
     ) -> Float[Tensor, "batch dim hidden"]:
         return self.trunk(x_t, t, z, is_padding=is_padding, condition=condition)
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        assert self.trunk.embedding is not None
+        return self.trunk.embedding
+
 
 @register
 class DiTRecognition(Recognition):

@@ -191,6 +191,10 @@ class MLPDenoiser(FeatureDenoiser):
     def context_size(self) -> int:
         return self.spread.in_features
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        return self.trunk.embedding
+
 
 @register
 class MLPRecognition(Recognition):

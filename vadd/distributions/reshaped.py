@@ -7,7 +7,7 @@ from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from torch.distributions import Independent, Normal, constraints, register_kl
+from torch.distributions import Distribution, Independent, Normal, constraints, kl_divergence, register_kl
 
 from vadd.errors import ShapeError
 
@@ -96,3 +96,10 @@ def _kl_to_independent_normals(r: Reshaped, p: Independent) -> Tensor:
     spread = r.variance / (2 * p.base_dist.scale.square())
     expected = p.log_prob(r.mean) - spread.flatten(-len(r.event_shape)).sum(-1)
     return -r.entropy() - expected
+
+
+@register_kl(Reshaped, Distribution)
+def _kl_of_base(r: Reshaped, p: Distribution) -> Tensor:
+    if p.event_shape != r.base_dist.event_shape:
+        raise NotImplementedError
+    return kl_divergence(r.base_dist, p)  # pyright: ignore[reportArgumentType]

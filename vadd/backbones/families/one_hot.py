@@ -20,7 +20,8 @@ __all__ = ["RelaxedOneHot", "StraightThrough"]
 class StraightThrough(Family):
     """Independent one-hot rows of a latent of shape ``(groups, categories)``, with straight-through gradients.
 
-    Draws are one-hot; the gradient is that of the probabilities (biased). Density and KL divergence are discrete.
+    It goes with a categorical prior. Draws are one-hot; the gradient is that of the probabilities (biased). Density
+    and KL divergence are discrete.
 
     References:
         Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", arXiv 1308.3432.
@@ -32,7 +33,7 @@ class StraightThrough(Family):
 
     def forward(self, features: Features, is_active: SiteFlags | None = None) -> Distribution:
         logits = self.shaped(self.logits(features, is_active))
-        return dist.OneHotCategoricalStraightThrough(logits=logits, validate_args=False).to_event(1)
+        return dist.OneHotCategoricalStraightThrough(logits=logits, validate_args=False).to_event(logits.ndim - 2)
 
 
 @register
@@ -40,7 +41,8 @@ class StraightThrough(Family):
 class RelaxedOneHot(Family):
     """Independent one-hot rows of a latent of shape ``(groups, categories)``, with gradients of Gumbel-softmax draws.
 
-    Density and KL divergence are those of the discrete distribution, and draws in evaluation mode are one-hot.
+    It goes with a categorical prior. Density and KL divergence are those of the discrete distribution, and draws in
+    evaluation mode are one-hot.
 
     Args:
         temperature: of the relaxation.
@@ -65,14 +67,13 @@ class RelaxedOneHot(Family):
     def forward(self, features: Features, is_active: SiteFlags | None = None) -> Distribution:
         logits: Tensor = self.shaped(self.logits(features, is_active))
         is_hard = self.is_hard or not self.training
-        return GumbelOneHot(logits, self.temperature, is_hard=is_hard, validate_args=False).to_event(1)
+        return GumbelOneHot(logits, self.temperature, is_hard=is_hard, validate_args=False).to_event(logits.ndim - 2)
 
 
 def require_rows(family: Family) -> None:
     """Raise :class:`ConfigError` unless the latent consists of rows of at least two categories."""
-    shape = family.latent_shape
-    if len(shape) != 2 or shape[1] < 2:
+    if family.latent_shape[-1] < 2:
         raise ConfigError(
-            f"{type(family).__name__} needs latent_shape (groups, categories) with at least 2 categories, got "
-            f"{tuple(shape)}."
+            f"{type(family).__name__} needs latent_shape (groups, categories) or (categories,) with at least 2 "
+            f"categories, got {tuple(family.latent_shape)}."
         )
