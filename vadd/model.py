@@ -16,6 +16,7 @@ from vadd.errors import ConfigError, DomainError, NonFiniteError, ShapeError
 from vadd.priors.base import LatentPrior
 from vadd.process import MaskingProcess
 from vadd.samplers import LatentPolicy, TimeGrid, sample
+from vadd.samplers.gate import LatentGate, Mode, resolve_plan
 from vadd.types import CorruptedBatch, Distribution, Flags, Latents, Times, Tokens
 
 __all__ = ["VADDModel"]
@@ -39,6 +40,7 @@ class VADDModel(UniquelyNamedModule):
         latent_dropout: probability with which an objective, in training mode, replaces a row's
             latent by the null latent. The model then also holds a masked diffusion model without
             a latent: the null path, ``denoise(x_t, t, z=None)``.
+        latents: where the latents of :meth:`sample` come from, unless :attr:`gate` or the call says otherwise.
 
     Raises:
         ConfigError: if the parts do not fit together.
@@ -51,7 +53,13 @@ class VADDModel(UniquelyNamedModule):
     null_latent: Tensor
 
     def __init__(
-        self, denoiser: Denoiser, prior: LatentPrior, process: MaskingProcess, *, latent_dropout: float = 0.0
+        self,
+        denoiser: Denoiser,
+        prior: LatentPrior,
+        process: MaskingProcess,
+        *,
+        latent_dropout: float = 0.0,
+        latents: Mode = "fresh",
     ) -> None:
         super().__init__()
         for name, part, kind in (
@@ -79,11 +87,24 @@ class VADDModel(UniquelyNamedModule):
         attach_parts(prior, denoiser)
         self.process = process
         self.latent_dropout = float(latent_dropout)
+        self.latents: Mode = resolve_plan(latents, 1)[0]
+        self._gate: LatentGate | None = None
         #: Shape of one sequence's latent; ``(0,)`` for the plain masked diffusion model. Kept here:
         #: reading a submodule in a Pyro program costs a message for each of its parameters.
         self.latent_shape = torch.Size(prior.latent_shape)
         # The null latent: a fixed point in the prior's tail, told apart from draws by the denoiser.
         self.register_buffer("null_latent", torch.full(self.latent_shape, 5.0))
+
+    @property
+    def gate(self) -> LatentGate | None:
+        """The mode of each jump, where it was chosen on validation data; see :func:`vadd.evaluation.fit_gate`."""
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: LatentGate | None) -> None:
+        if gate is not None and not isinstance(gate, LatentGate):
+            raise ConfigError(f"gate must be a LatentGate or None, got {type(gate).__name__}.")
+        self._gate = gate
 
     @property
     def has_latent(self) -> bool:
