@@ -2,14 +2,18 @@
 
 from vadd.evaluation.bounds import JumpCosts, jump_costs, log_likelihood_bound
 from vadd.evaluation.diagnostics import LatentDiagnosis, diagnose_latent
+from vadd.evaluation.gating import GateCosts, GateFit, fit_gate
 from vadd.evaluation.result import BoundResult, NotABoundError
 
 __all__ = [
     "BoundResult",
+    "GateCosts",
+    "GateFit",
     "JumpCosts",
     "LatentDiagnosis",
     "NotABoundError",
     "diagnose_latent",
+    "fit_gate",
     "jump_costs",
     "log_likelihood_bound",
 ]

@@ -9,7 +9,9 @@ from torch import Tensor
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.estimators import by_count, draw_uniform, finite_step, jump, masked_count, shared_latent
+from vadd.evaluation.claims import LatentChoice, claim_of, resolve_modes
 from vadd.evaluation.importance import LatentIntegral, Proposal
+from vadd.evaluation.plans import planned
 from vadd.evaluation.result import BoundResult, collect
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -39,7 +41,7 @@ def log_likelihood_bound(
     num_steps: int | None = None,
     num_latents: int = 1,
     proposal: Proposal | None = None,
-    latents: Literal["fresh", "null"] = "fresh",
+    latents: LatentChoice | None = None,
     time_grid: TimeGrid | None = None,
     mask_ratio: float = 1.0,
     num_draws: int | None = None,
@@ -55,7 +57,7 @@ def log_likelihood_bound(
     ============== =========================================================================
     bound          sampler that it bounds
     ============== =========================================================================
-    finite-step    ancestral, ``num_steps`` steps, a fresh latent at each
+    finite-step    ancestral, ``num_steps`` steps, latents as ``latents`` says
     marginal       the same in infinitely many steps, the latent integrated out for each token
     continuous     the same, one guide draw a jump and the KL paid once a token: loosest
     shared-latent  one latent a trajectory; ``num_steps`` steps, None for infinitely many
@@ -75,7 +77,10 @@ def log_likelihood_bound(
         num_steps: steps ``T`` of the sampler, for finite-step and shared-latent.
         num_latents: draws ``K`` inside each logarithm.
         proposal: where these come from; default the guide, and the prior for ``"marginal"``.
-        latents: ``"null"`` evaluates the sampler that uses the null latent.
+        latents: for finite-step as in :func:`vadd.samplers.sample`: ``"fresh"``, ``"shared"``, ``"null"``, one mode a jump,
+            or a gate; default what ``model.sample`` uses. Jumps that share a latent stand in one logarithm with one
+            trajectory outside, so that all choices are compared on the same masks. Other bounds take ``"fresh"``
+            (default) or ``"null"``.
         time_grid: as in :func:`vadd.samplers.sample`.
         mask_ratio: share of free tokens masked, for conditional.
         num_draws: masks drawn for each sequence; default 1 for finite-step and shared-latent, where
@@ -98,9 +103,14 @@ def log_likelihood_bound(
     if bound not in _KINDS:
         raise ConfigError(f"bound must be one of {', '.join(_KINDS)}, got {bound!r}.")
     _check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps, time_grid)
+    grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
+    plan = resolve_modes(model, bound, num_steps, latents)
+    is_mixed = len(set(plan)) > 1 or plan[0] == "shared"
+    if is_mixed and num_jumps is not None:
+        raise ConfigError("num_jumps fits fresh or null latents at all jumps: a shared latent visits all jumps.")
     per_draw = bound not in ("finite-step", "shared-latent")
     num_draws = (8 if per_draw else 1) if num_draws is None else num_draws
-    _check_sizes(num_draws, rows_per_call)
+    check_sizes(num_draws, rows_per_call)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks = torch.Generator(x_0.device).manual_seed(seed)
     integral = LatentIntegral(
@@ -108,15 +118,16 @@ def log_likelihood_bound(
         guide,
         num_latents,
         proposal or ("prior" if bound == "marginal" else "guide"),
-        latents,
+        "null" if set(plan) == {"null"} else "fresh",
         torch.Generator(x_0.device).manual_seed(seed + 1),
         rows_per_call,
     )
     model.process.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
     num_free = count_free(x_0, is_frozen, is_padding)
-    grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
 
     def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
+        if bound == "finite-step" and grid is not None and is_mixed:
+            return [planned(integral, rows, grid, plan, masks, given) for _ in range(num_draws)]
         if bound == "finite-step" and grid is not None:
             return [finite_step(integral, rows, grid, num_jumps, masks, given) for _ in range(num_draws)]
         if bound == "shared-latent":
@@ -124,11 +135,11 @@ def log_likelihood_bound(
         return list(by_count(integral, rows, bound, mask_ratio, num_draws, masks, given))
 
     with evaluating(model, guide):
-        parts = [estimate(rows, given) for rows, given in _slices(x_0, options, rows_per_call)]
+        parts = [estimate(rows, given) for rows, given in slices(x_0, options, rows_per_call)]
     draws = [-torch.cat(pieces) for pieces in zip(*parts, strict=True)]
     num_scored = masked_count(num_free, mask_ratio) if bound == "conditional" else num_free
-    claim = _claim(
-        bound, integral, num_steps, mask_ratio, has_grid=time_grid is not None, has_frozen=is_frozen is not None
+    claim = claim_of(
+        bound, plan, model, num_steps, mask_ratio, has_grid=time_grid is not None, has_frozen=is_frozen is not None
     )
     return collect(bound, claim, draws, num_scored, num_latents, seed)
 
@@ -163,14 +174,14 @@ def jump_costs(
     """
     if not 0 <= s < t <= 1:
         raise DomainError(f"a jump needs 0 <= s < t <= 1, got t={t}, s={s}.")
-    _check_sizes(num_draws, rows_per_call)
+    check_sizes(num_draws, rows_per_call)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks = torch.Generator(x_0.device).manual_seed(seed)
     latent_generator = torch.Generator(x_0.device).manual_seed(seed + 1)
     integral = LatentIntegral(model, guide, num_latents, proposal, latents, latent_generator, rows_per_call)
     parts = []
     with evaluating(model, guide):
-        for rows, given in _slices(x_0, options, rows_per_call):
+        for rows, given in slices(x_0, options, rows_per_call):
             times = (torch.full(rows.shape[:1], float(v), device=rows.device) for v in (t, s))
             t_row, s_row = times
             parts.append(
@@ -181,7 +192,7 @@ def jump_costs(
     return JumpCosts(result.nats_per_sequence, result.stderr_per_sequence)
 
 
-def _slices(
+def slices(
     x_0: Tensor, options: dict[str, Tensor | None], size: int
 ) -> Iterator[tuple[Tensor, dict[str, Tensor | None]]]:
     for start in range(0, x_0.shape[0], size):
@@ -220,29 +231,7 @@ def _check_options(
         raise ConfigError(f"mask_ratio has no meaning for bound={bound!r}.")
 
 
-def _check_sizes(num_draws: int, rows_per_call: int) -> None:
+def check_sizes(num_draws: int, rows_per_call: int) -> None:
     for name, value in (("num_draws", num_draws), ("rows_per_call", rows_per_call)):
         if value < 1:
             raise DomainError(f"{name} must be at least 1, got {value}.")
-
-
-def _claim(
-    bound: str,
-    integral: LatentIntegral,
-    num_steps: int | None,
-    mask_ratio: float,
-    *,
-    has_grid: bool,
-    has_frozen: bool,
-) -> str | None:
-    steps = "infinitely many steps" if num_steps is None else f"{num_steps} step{'s' if num_steps > 1 else ''}"
-    kind = "the null latent" if integral.model.has_latent else "no latent"
-    if integral.integrates:
-        kind = "one latent a trajectory" if bound == "shared-latent" else "a fresh latent at each step"
-    if bound == "delbo" and integral.integrates:
-        return None
-    if bound == "conditional":
-        return f"one jump revealing {mask_ratio:.0%} of the tokens given the others, with {kind}"
-    grid = " of the given grid" if has_grid else ""
-    given = " given the frozen tokens" if has_frozen else ""
-    return f"ancestral sampling in {steps}{grid}, with {kind}{given}"

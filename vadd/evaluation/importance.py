@@ -13,6 +13,7 @@ from vadd.errors import ConfigError, DomainError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.corruption import explain_all_masked
+from vadd.objectives.divergence import latent_divergence
 from vadd.samplers.latent_policy import draw
 from vadd.types import CorruptedBatch, Distribution, PerSequence
 
@@ -90,13 +91,14 @@ class LatentIntegral:
         if not self.integrates:
             ((tokens, weights),) = self._scores(batch)
             return tokens[0].sum(-1), weights[0]
+        z, kl = self.guide_draw(batch)
+        return self.token_scores(batch, z).sum(-1), kl
+
+    def guide_draw(self, batch: CorruptedBatch) -> tuple[Tensor, PerSequence]:
+        """One latent a row from the guide, and the KL divergence of guide and prior in nats, float64."""
         prior, posterior = self.prior(batch), self.posterior(batch)
         z = draw(posterior, self.generator)
-        try:
-            kl = torch.distributions.kl_divergence(posterior, prior)
-        except NotImplementedError:
-            kl = posterior.log_prob(z) - prior.log_prob(z)
-        return self.token_scores(batch, z).sum(-1), kl.double()
+        return z, latent_divergence(posterior, prior, z).double()
 
     def prior(self, batch: CorruptedBatch) -> Distribution:
         """The prior that the batch's jump draws from."""

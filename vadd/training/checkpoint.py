@@ -20,6 +20,7 @@ from vadd.model import VADDModel
 from vadd.priors import SharesRecognition
 from vadd.process import MaskingProcess
 from vadd.registry import build, describe
+from vadd.samplers.gate import LatentGate
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -73,6 +74,8 @@ def save_checkpoint(
         "vocab_size": model.process.vocab_size,
         "latent_dropout": model.latent_dropout,
         "explains": guide.explains,
+        "latents": model.latents,
+        "gate": None if model.gate is None else model.gate.to_json(),
         "notes": notes or {},
     }
     try:
@@ -140,7 +143,10 @@ def _build(header: dict[str, Any], parts: dict[str, nn.Module]) -> tuple[VADDMod
         else:
             built[name] = build(description)
     process = MaskingProcess(built["schedule"], header["vocab_size"])
-    model = VADDModel(built["denoiser"], built["prior"], process, latent_dropout=header["latent_dropout"])
+    options = {"latent_dropout": header["latent_dropout"], "latents": header.get("latents", "fresh")}
+    model = VADDModel(built["denoiser"], built["prior"], process, **options)
+    if header.get("gate") is not None:  # neither field is there in checkpoints of earlier versions
+        model.gate = LatentGate.from_json(header["gate"])
     guide = RecognitionGuide(built["recognition"], explains=header["explains"])
     attach_parts(guide, model.denoiser)
     for part in model.prior.modules():

@@ -1,0 +1,142 @@
+"""Ready combinations of prior, objective, KL schedule and sampler."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from vadd.backbones.base import Denoiser, EmptyRecognition, Recognition
+from vadd.errors import ConfigError
+from vadd.evaluation.gating import GateFit, fit_gate
+from vadd.guide import RecognitionGuide
+from vadd.model import VADDModel
+from vadd.objectives import DELBO, ConstantKL, LinearKL, MixedELBO, NullLatentELBO, SharedLatentELBO, StepLaw
+from vadd.objectives.elbo import DiffusionELBO
+from vadd.priors import LatentPrior, MixturePrior, StandardNormalPrior
+from vadd.process import MaskingProcess
+from vadd.samplers.gate import Mode
+from vadd.types import Tokens
+
+__all__ = ["Pair", "Recipe", "get_recipe"]
+
+#: The steps that the default recipe trains for. One step is the hardest for the latent, and gets half of the rows.
+DEFAULT_LAW = StepLaw((1, 2, 4, None), (0.5, 0.15, 0.15, 0.2))
+#: Share of its rows without a latent, which keep a masked diffusion model inside the model.
+DEFAULT_NULL_SHARE = 0.2
+DEFAULT_COMPONENTS = 50
+
+
+class Pair(NamedTuple):
+    """A model and its guide."""
+
+    model: VADDModel
+    guide: RecognitionGuide
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a pair is built, trained and sampled from; see :func:`get_recipe`.
+
+    Attributes:
+        name: of the recipe.
+        latents: where the sampler's latents come from: the model's default.
+        kl_warmup: share of the updates over which the KL weight rises from 0 to 1.
+        is_gated: whether training ends with a choice of each jump's latent on validation data.
+        make_prior: the prior for a latent of a given shape.
+        make_objective: the objective for a process and the options of
+            :class:`~vadd.objectives.DiffusionELBO`.
+    """
+
+    name: str
+    latents: Mode
+    kl_warmup: float
+    is_gated: bool
+    make_prior: Callable[[torch.Size], LatentPrior]
+    make_objective: Callable[..., DiffusionELBO]
+
+    def pair(self, denoiser: Denoiser, recognition: Recognition, process: MaskingProcess) -> Pair:
+        """Model and guide, with the recipe's prior for the latent of the networks.
+
+        Raises:
+            ConfigError: if the parts do not fit together.
+        """
+        if self.name == "mdm" and denoiser.latent_shape.numel():
+            raise ConfigError(
+                'recipe "mdm" has no latent: build the denoiser with latent_shape=0 and pass EmptyRecognition().'
+            )
+        if self.name != "mdm" and isinstance(recognition, EmptyRecognition):
+            raise ConfigError(f'recipe {self.name!r} needs a recognition network; for none there is "mdm".')
+        prior = self.make_prior(torch.Size(denoiser.latent_shape))
+        return Pair(VADDModel(denoiser, prior, process, latents=self.latents), RecognitionGuide(recognition))
+
+    def objective(self, process: MaskingProcess, **options: Any) -> DiffusionELBO:
+        """The training objective; ``options`` are those of :class:`~vadd.objectives.DiffusionELBO`."""
+        return self.make_objective(process, **options)
+
+    def kl_schedule(self, num_updates: int) -> Callable[[int], float]:
+        """The KL weight by update: ``objective.kl_weight = schedule(step)`` before each."""
+        warmup = round(self.kl_warmup * num_updates)
+        return LinearKL(warmup) if warmup > 0 else ConstantKL()
+
+    def finish(
+        self,
+        model: VADDModel,
+        guide: RecognitionGuide,
+        validation: Tokens,
+        *,
+        num_steps: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+        **options: Any,
+    ) -> GateFit | None:
+        """What the recipe does after training: choose the gate and give it to the model, where it has one.
+
+        Args:
+            model, guide: the trained pair.
+            validation: sequences, other than those that the result is judged on.
+            num_steps: the numbers of steps to choose for.
+            **options: further ones of :func:`~vadd.evaluation.fit_gate`.
+        """
+        if not self.is_gated:
+            return None
+        fit = fit_gate(model, guide, validation, num_steps=num_steps, **options)
+        model.gate = fit.gate
+        return fit
+
+
+def get_recipe(name: str = "default") -> Recipe:
+    r"""A recipe by its name.
+
+    - ``"default"``: one latent a trajectory, from a learned mixture of normals. Trained by
+      :class:`~vadd.objectives.SharedLatentELBO` for the numbers of steps of ``DEFAULT_LAW``, a fifth of the rows by
+      :class:`~vadd.objectives.NullLatentELBO`; afterwards a gate chooses each jump's latent. A recognition network of
+      half the denoiser's width is enough.
+    - ``"paper"``: the recipe of Xie et al. (arXiv 2505.17384): standard normal prior, the DELBO with a linear KL
+      warm-up over the first quarter of the updates, a fresh latent at every step, and a recognition network of
+      the denoiser's size.
+    - ``"mdm"``: the plain masked diffusion model; denoiser with ``latent_shape=0`` and ``EmptyRecognition()``.
+
+    Raises:
+        ConfigError: on an unknown name.
+    """
+    if name not in _RECIPES:
+        raise ConfigError(f"recipe must be one of {', '.join(_RECIPES)}, got {name!r}.")
+    return _RECIPES[name]
+
+
+def _mixture_prior(latent_shape: torch.Size) -> LatentPrior:
+    return MixturePrior(latent_shape, DEFAULT_COMPONENTS)
+
+
+def _default_objective(process: MaskingProcess, **options: Any) -> DiffusionELBO:
+    parts: list[tuple[DiffusionELBO, float]] = [
+        (SharedLatentELBO(process, DEFAULT_LAW), 1 - DEFAULT_NULL_SHARE),
+        (NullLatentELBO(process), DEFAULT_NULL_SHARE),
+    ]
+    return MixedELBO(parts, **options)
+
+
+_RECIPES = {
+    "default": Recipe("default", "shared", 0.3, True, _mixture_prior, _default_objective),
+    "paper": Recipe("paper", "fresh", 0.25, False, StandardNormalPrior, DELBO),
+    "mdm": Recipe("mdm", "fresh", 0.0, False, StandardNormalPrior, DELBO),
+}
