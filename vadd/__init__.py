@@ -3,7 +3,15 @@
 from vadd import _typecheck  # first: it may install the type checker for all that follows
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.objectives import DELBO, ContinuousTimeELBO, FiniteStepELBO, SharedLatentELBO
+from vadd.objectives import (
+    DELBO,
+    ContinuousTimeELBO,
+    FiniteStepELBO,
+    MixedELBO,
+    NullLatentELBO,
+    SharedLatentELBO,
+    StepLaw,
+)
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch
 
@@ -15,8 +23,11 @@ __all__ = [
     "CorruptedBatch",
     "FiniteStepELBO",
     "MaskingProcess",
+    "MixedELBO",
+    "NullLatentELBO",
     "RecognitionGuide",
     "SharedLatentELBO",
+    "StepLaw",
     "VADDModel",
     "__version__",
 ]

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vadd.objectives.corruption import stratified_jumps
-from vadd.objectives.times import count_free, stratified_counts, stratified_uniform
+from vadd.objectives.steps import JumpTable, StepLaw
+from vadd.objectives.times import count_free, counts_at, stratified_uniform
 from vadd.testing.strategies import generators
 
 DRAWS = 5_000
@@ -41,7 +41,7 @@ def test_each_row_is_uniform(row):
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), generators())
 def test_counts_lie_between_one_and_the_free_positions(free, generator):
     free = torch.tensor(free)
-    counts = stratified_counts(free, generator=generator)
+    counts = counts_at(stratified_uniform(len(free), generator=generator), free)
     assert (counts <= free).all()
     assert torch.equal(counts == 0, free == 0)
 
@@ -53,7 +53,8 @@ def test_the_count_of_each_row_is_uniform():
     """
     generator = torch.Generator().manual_seed(1)
     free = torch.tensor([5, 2, 0, 4])
-    counts = torch.stack([stratified_counts(free, generator=generator) for _ in range(DRAWS)])
+    draws = [counts_at(stratified_uniform(len(free), generator=generator), free) for _ in range(DRAWS)]
+    counts = torch.stack(draws)
     for row, n in enumerate(free.tolist()):
         if n == 0:
             assert not counts[:, row].any()
@@ -84,7 +85,63 @@ def test_they_estimate_a_mean_with_lower_variance():
 @given(st.integers(1, 8), st.integers(1, 20), generators())
 def test_jumps_are_those_of_the_grid_in_equal_shares(num_steps, batch, generator):
     grid = [1 - k / num_steps for k in range(num_steps)] + [0.0]
-    t, s = stratified_jumps(grid, torch.zeros(batch * num_steps, 3, dtype=torch.long), generator)
+    jumps = JumpTable(num_steps).draw(stratified_uniform(batch * num_steps, generator=generator))
     for a, b in zip(grid[:-1], grid[1:], strict=True):
-        is_jump = torch.isclose(t, torch.tensor(a)) & torch.isclose(s, torch.tensor(b))
+        is_jump = torch.isclose(jumps.t, torch.tensor(a)) & torch.isclose(jumps.s, torch.tensor(b))
         assert abs(int(is_jump.sum()) - batch) <= 1
+    assert (jumps.num_steps == num_steps).all()
+
+
+LAWS = st.builds(
+    lambda pairs: StepLaw.weighted(list(pairs), list(pairs.values())),
+    st.dictionaries(st.none() | st.integers(1, 9), st.floats(0.05, 1.0), min_size=1, max_size=5),
+)
+
+
+@given(LAWS, st.integers(1, 60), generators())
+def test_numbers_of_steps_and_their_jumps_have_their_shares_of_the_rows(law, batch, generator):
+    """Within one row, for every number of steps, and within two for every jump of it."""
+    jumps = JumpTable(law).draw(stratified_uniform(batch, generator=generator))
+    for num_steps, probability in zip(law.steps, law.probabilities, strict=True):
+        rows = jumps.num_steps == (torch.inf if num_steps is None else num_steps)
+        assert abs(int(rows.sum()) - batch * probability) < 1 + 1e-6
+        t, s = jumps.t[rows], jumps.s[rows]
+        for k in range(num_steps or 1):
+            is_jump = torch.isclose(t, torch.tensor(1 - k / (num_steps or 1)))
+            assert abs(int(is_jump.sum()) - batch * probability / (num_steps or 1)) < 1 + 1e-6
+        assert torch.allclose(t - s, torch.tensor(1 / (num_steps or 1)))
+        assert not is_far_from_uniform(jumps.rest[rows], batch * probability)
+
+
+def is_far_from_uniform(values, expected):
+    """Whether the share of values below any point differs by more than rounding can make it."""
+    values = values.sort().values
+    below = torch.arange(1, len(values) + 1)
+    return bool(((below - values * expected).abs() > 2 + 1e-6).any())
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.3, 1 / 3, 0.7, 1 - 2**-53])
+def test_no_rounding_leaves_the_table(uniform):
+    """Probabilities whose sums are not exact, and numbers on the borders."""
+    law = StepLaw.uniform([1, 3, None, 7, 10, 49])
+    values = torch.tensor([uniform, *law.probabilities, sum(law.probabilities[:-1])], dtype=torch.float64)
+    jumps = JumpTable(law).draw(torch.cat([values, values.nextafter(torch.zeros_like(values))]).clamp(0))
+    assert ((jumps.t > jumps.s) & (jumps.s >= 0) & (jumps.t <= 1)).all()
+    assert ((jumps.rest >= 0) & (jumps.rest < 1)).all()
+
+
+def test_each_row_has_the_law_of_the_steps_and_of_their_jumps():
+    """Chi-square of two rows of a batch of three over all pairs of ``T`` and jump, false-alarm rate 1e-6 in all.
+
+    A pair of probability 1/16 that is off by a fifth is caught with probability above 0.999.
+    """
+    law = StepLaw((1, 4, None), (0.25, 0.5, 0.25))
+    generator = torch.Generator().manual_seed(5)
+    table = JumpTable(law)
+    draws = [table.draw(stratified_uniform(3, generator=generator)) for _ in range(DRAWS)]
+    for row in (0, 2):
+        pairs = [(float(d.num_steps[row]), float(d.t[row])) for d in draws]
+        expected = {(1.0, 1.0): 0.25, (torch.inf, 1.0): 0.25, **{(4.0, k / 4): 0.125 for k in range(1, 5)}}
+        observed = [pairs.count(pair) for pair in expected]
+        assert sum(observed) == DRAWS
+        assert stats.chisquare(observed, [p * DRAWS for p in expected.values()]).pvalue > FALSE_ALARM / 2

@@ -4,6 +4,9 @@ from vadd.objectives.annealing import ConstantKL, CosineKL, CyclicalKL, LinearKL
 from vadd.objectives.delbo import DELBO
 from vadd.objectives.elbo import BoundTerms, DiffusionELBO, SiteWeights
 from vadd.objectives.finite_step import ContinuousTimeELBO, FiniteStepELBO, SharedLatentELBO
+from vadd.objectives.mixed import MixedELBO
+from vadd.objectives.null_latent import NullLatentELBO
+from vadd.objectives.steps import StepLaw
 
 __all__ = [
     "DELBO",
@@ -15,6 +18,9 @@ __all__ = [
     "DiffusionELBO",
     "FiniteStepELBO",
     "LinearKL",
+    "MixedELBO",
+    "NullLatentELBO",
     "SharedLatentELBO",
     "SiteWeights",
+    "StepLaw",
 ]

@@ -118,7 +118,10 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
 
     @abstractmethod
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
-        """The weights of the batch's rows, the density of their times included."""
+        """The weights of the batch's rows, the density of their times included.
+
+        In a mixture it is also asked about rows that other objectives drew, and its answer there dropped.
+        """
 
     def terms(
         self,

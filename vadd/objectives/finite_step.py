@@ -8,15 +8,16 @@ from vadd.errors import ConfigError
 from vadd.guide import RecognitionGuide
 from vadd.objectives.corruption import (
     corrupt_by_count,
+    corrupt_by_jump,
     count_weight,
     explain_all_masked,
     share_latent,
-    stratified_jumps,
 )
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
+from vadd.objectives.steps import JumpTable, StepLaw
 from vadd.process import MaskingProcess
-from vadd.samplers.time_grid import TimeGrid, resolve_grid
-from vadd.types import CorruptedBatch, Tokens
+from vadd.samplers.time_grid import TimeGrid
+from vadd.types import CorruptedBatch, PerSequence, Tokens
 
 __all__ = ["ContinuousTimeELBO", "FiniteStepELBO", "SharedLatentELBO"]
 
@@ -33,10 +34,16 @@ class FiniteStepELBO(DiffusionELBO):
     explains ``S`` alone: ``log mu`` is summed over ``S`` and the KL charged where ``S`` is not
     empty. One jump is drawn a row, low-discrepancy over the batch, with weight ``T``.
 
+    With a :class:`~vadd.objectives.StepLaw` each row draws its ``T`` as well, jointly low-discrepancy with the
+    jump, and the expected value is :math:`E_T` of the above. It bounds the average log-likelihood
+    :math:`E_T \log p_T`, and so that of a sampler that draws its number of steps from the law. The variance grows
+    with ``T``, since few tokens then carry the weight ``T``: give large ``T`` little probability.
+
     Args:
         process: the masking process, the same object that the model holds.
-        num_steps: the number of steps ``T``.
-        time_grid: as in :func:`vadd.samplers.sample`; default uniform.
+        num_steps: the number of steps ``T``, or a law of it.
+        time_grid: as in :func:`vadd.samplers.sample`; default uniform. A law needs a function from the number of
+            steps.
         target: what the latent of a jump explains; the guide's ``explains`` must say the same.
         **options: those of :class:`~vadd.objectives.DiffusionELBO`.
 
@@ -50,7 +57,7 @@ class FiniteStepELBO(DiffusionELBO):
     def __init__(
         self,
         process: MaskingProcess,
-        num_steps: int,
+        num_steps: int | StepLaw,
         *,
         time_grid: TimeGrid | None = None,
         target: Literal["masked", "revealed"] = "masked",
@@ -59,14 +66,18 @@ class FiniteStepELBO(DiffusionELBO):
         super().__init__(process, **options)
         if target not in ("masked", "revealed"):
             raise ConfigError(f'target must be "masked" or "revealed", got {target!r}.')
+        if num_steps is None or (isinstance(num_steps, StepLaw) and None in num_steps.steps):
+            raise ConfigError(
+                "num_steps must be finite here; for infinitely many steps mix in ContinuousTimeELBO or DELBO, by "
+                "MixedELBO."
+            )
         self.num_steps = num_steps
-        self.grid = resolve_grid(num_steps, time_grid).tolist()
-        self.bounds = f"ancestral sampling in {num_steps} steps of its grid, a fresh latent at each step"
+        self.jumps = JumpTable(num_steps, time_grid)
+        self.bounds = f"ancestral sampling in {_describe(num_steps)}, a fresh latent at each step{_average(num_steps)}"
         self.target = target
 
     def corrupt(self, x_0: Tokens, **options: Any) -> CorruptedBatch:
-        t, s = stratified_jumps(self.grid, x_0, self.generator)
-        batch = self.process.corrupt(x_0, t, s, generator=self.generator, **options)
+        batch = corrupt_by_jump(self.process, self.jumps, x_0, self.generator, options)
         return batch if self.target == "revealed" else explain_all_masked(batch)
 
     def _check_pair(self, model: Any, guide: Any) -> None:
@@ -79,7 +90,7 @@ class FiniteStepELBO(DiffusionELBO):
             )
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
-        weight = torch.full_like(batch.t, float(self.num_steps))
+        weight = _num_steps(batch)
         if self.target == "revealed":
             return SiteWeights(likelihood=weight, latent=weight)
         u = self.process.reveal_probability(batch.t, batch.s)
@@ -118,10 +129,14 @@ class SharedLatentELBO(DiffusionELBO):
     one KL in all; for infinitely many steps ``w(t)`` replaces the sum. The weights match the
     sampler: those of infinitely many steps bound nothing for few.
 
+    With a :class:`~vadd.objectives.StepLaw` each row draws its ``T``, as in :class:`FiniteStepELBO`; rows of
+    infinitely many steps draw their number of masked tokens uniformly, with weight ``N/n``.
+
     Args:
         process: the masking process, the same object that the model holds.
-        num_steps: the number of steps ``T``; None for infinitely many.
-        time_grid: as in :func:`vadd.samplers.sample`; default uniform.
+        num_steps: the number of steps ``T``; None for infinitely many; or a law of it.
+        time_grid: as in :func:`vadd.samplers.sample`; default uniform. A law needs a function from the number of
+            steps.
         **options: those of :class:`~vadd.objectives.DiffusionELBO`.
 
     Raises:
@@ -133,30 +148,38 @@ class SharedLatentELBO(DiffusionELBO):
     def __init__(
         self,
         process: MaskingProcess,
-        num_steps: int | None = None,
+        num_steps: int | StepLaw | None = None,
         *,
         time_grid: TimeGrid | None = None,
         **options: Any,
     ) -> None:
         super().__init__(process, **options)
-        if num_steps is None and time_grid is not None:
-            raise ConfigError("time_grid needs num_steps: infinitely many steps have no grid.")
         self.num_steps = num_steps
-        self.grid = None if num_steps is None else resolve_grid(num_steps, time_grid).tolist()
-        steps = "infinitely many steps" if num_steps is None else f"{num_steps} steps of its grid"
-        self.bounds = f"sampling with one latent a trajectory, in {steps}"
+        self.jumps = JumpTable(num_steps, time_grid)
+        self.bounds = f"sampling with one latent a trajectory, in {_describe(num_steps)}{_average(num_steps)}"
 
     def corrupt(self, x_0: Tokens, **options: Any) -> CorruptedBatch:
-        if self.grid is None:
-            batch = corrupt_by_count(self.process, x_0, self.generator, options)
-        else:
-            t, s = stratified_jumps(self.grid, x_0, self.generator)
-            batch = explain_all_masked(self.process.corrupt(x_0, t, s, generator=self.generator, **options))
-        return share_latent(batch, self.process.mask_id)
+        batch = corrupt_by_jump(self.process, self.jumps, x_0, self.generator, options)
+        return share_latent(explain_all_masked(batch), self.process.mask_id)
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
-        if self.num_steps is None:
-            likelihood = count_weight(batch)
-        else:
-            likelihood = self.num_steps * self.process.reveal_probability(batch.t, batch.s)
+        num_steps = _num_steps(batch)
+        by_jump = num_steps * self.process.reveal_probability(batch.t, batch.s)
+        likelihood = torch.where(num_steps.isinf(), count_weight(batch), by_jump)
         return SiteWeights(likelihood=likelihood, latent=torch.ones_like(batch.t))
+
+
+def _num_steps(batch: CorruptedBatch) -> PerSequence:
+    if batch.num_steps is None:
+        raise ConfigError("batch must say in num_steps which sampler each row belongs to, as what corrupt draws does.")
+    return batch.num_steps
+
+
+def _describe(num_steps: int | StepLaw | None) -> str:
+    if isinstance(num_steps, StepLaw):
+        return f"{num_steps} steps, each number on its grid"
+    return "infinitely many steps" if num_steps is None else f"{num_steps} steps of its grid"
+
+
+def _average(num_steps: int | StepLaw | None) -> str:
+    return ", averaged over the number of steps" if isinstance(num_steps, StepLaw) else ""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vadd.types import Flags, Tokens
 
-__all__ = ["count_free", "stratified_counts", "stratified_uniform"]
+__all__ = ["count_free", "counts_at", "stratified_uniform"]
 
 
 def stratified_uniform(
@@ -32,10 +32,7 @@ def count_free(x_0: Tokens, is_frozen: Flags | None, is_padding: Flags | None) -
     return is_free.sum(-1)
 
 
-def stratified_counts(
-    num_free: Int[Tensor, " batch"], *, generator: torch.Generator | None = None
-) -> Int[Tensor, " batch"]:
-    """Counts of masked tokens, uniform on ``1..num_free`` in each row; 0 in rows without free tokens."""
-    uniform = stratified_uniform(num_free.shape[0], device=num_free.device, generator=generator)
+def counts_at(uniform: Float[Tensor, " batch"], num_free: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """The counts on ``1..num_free`` that numbers in ``[0, 1)`` stand for, all alike; 0 where ``num_free`` is."""
     counts = 1 + (uniform * num_free).long()
     return torch.minimum(counts, num_free)
