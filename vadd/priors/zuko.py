@@ -82,10 +82,14 @@ class ZukoPrior(LatentPrior):
 
 
 def _zuko_flows() -> Any:
+    is_validating = torch.distributions.Distribution._validate_args
     try:
         import zuko
     except ImportError as error:
         raise ConfigError("ZukoPrior needs the package zuko: pip install 'vadd[flows]', or use FlowPrior.") from error
+    finally:
+        # Importing it switches the validation of all distributions off.
+        torch.distributions.Distribution.set_default_validate_args(is_validating)
     return zuko.flows
 
 

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor, nn
 
 from vadd.backbones.base import Denoiser, FeatureDenoiser, Recognition
+from vadd.backbones.sharing import SharesDenoiser
 from vadd.priors.base import LatentPrior
 from vadd.schedules import NoiseSchedule
+from vadd.testing.density import check_density
 from vadd.types import Distribution
 
 __all__ = ["check_denoiser", "check_prior", "check_recognition", "check_schedule"]
@@ -68,10 +71,10 @@ def check_schedule(schedule: NoiseSchedule) -> None:
 
 
 def check_prior(prior: LatentPrior, vocab_size: int, num_tokens: int, *, condition: Tensor | None = None) -> None:
-    """Check a prior: shapes, finite samples and densities, rows apart, padding hidden, gradients.
+    """Check a prior: shapes, finite samples and densities, rows apart, padding hidden, gradients, copies, plates.
 
     Args:
-        prior: the prior.
+        prior: the prior; one that shares a denoiser or a recognition network has it attached.
         vocab_size: number of clean tokens ``V``.
         num_tokens: length of the sequences to try.
         condition: labels for three sequences, if the prior needs them.
@@ -88,26 +91,69 @@ def check_prior(prior: LatentPrior, vocab_size: int, num_tokens: int, *, conditi
         torch.manual_seed(0)
         z = distribution.sample()
     _require_shape("a sample of the prior", z, (_BATCH, *prior.latent_shape))
+    _require(z.is_floating_point(), f"samples of the prior must be floating-point, not {z.dtype}.")
     _require(bool(z.isfinite().all()), "samples of the prior must be finite.")
     log_prob = distribution.log_prob(z)
     _require_shape("log_prob of the prior", log_prob, (_BATCH,))
     _require(bool(log_prob.isfinite().all()), "log_prob of the prior must be finite at its own samples.")
+    _check_plates(distribution, z)
 
     def score(rows: slice, x_t: Tensor = x_t, **more: Tensor) -> Tensor:
         return prior(x_t[rows], t[rows], **_rows(options, rows), **more).log_prob(z[rows])
 
+    every = slice(None)
+    for name, tokens in (("all", torch.full_like(x_t, vocab_size)), ("nothing", x_t % vocab_size)):
+        _require(bool(score(every, tokens).isfinite().all()), f"log_prob must be finite when {name} is masked.")
     _check_rows("the prior", score)
     if _accepts_padding(prior):
         is_padding = _padding(x_t)
         other = torch.where(is_padding, (x_t + 1) % (vocab_size + 1), x_t)
-        every = slice(None)
+        padded = score(every, is_padding=is_padding)
+        _require(
+            bool(padded.isfinite().all()), "log_prob must be finite even for a row that is all padding (the first)."
+        )
         _require_same(
-            score(every, is_padding=is_padding)[1:],
+            padded[1:],
             score(every, other, is_padding=is_padding)[1:],
             "the prior must not read tokens where is_padding is set",
         )
     if any(p.requires_grad for p in prior.parameters()):
-        _check_gradients("the prior", prior, score(slice(None)).sum())
+        _check_gradients("the prior", prior, score(every).sum())
+    _check_latent_gradient(distribution, z)
+    try:
+        copy.deepcopy(prior)
+    except RuntimeError as error:
+        raise AssertionError(
+            f"the prior must be copyable after a call, as averaged weights need: {error} Keep no results of a call "
+            "in the module; transforms with a cache do."
+        ) from error
+
+
+def _check_plates(distribution: Distribution, z: Tensor) -> None:
+    """In a plate of particles the distribution is expanded, and must stay what it is."""
+    wider = distribution.expand((2, _BATCH))
+    _require(
+        not isinstance(wider, ExpandedDistribution),
+        f"{type(distribution).__name__} must define expand: in a plate Pyro would wrap it, and the wrapper has no "
+        "analytic KL divergence.",
+    )
+    _require_same(
+        wider.log_prob(z.expand(2, *z.shape)),
+        distribution.log_prob(z).expand(2, _BATCH),
+        "the expanded distribution of the prior must give each row its own density",
+    )
+
+
+def _check_latent_gradient(distribution: Distribution, z: Tensor) -> None:
+    """The guide is trained through its draw, which the prior scores."""
+    if not z.numel() or distribution.support.is_discrete or distribution.has_enumerate_support:
+        return
+    leaf = z.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(distribution.log_prob(leaf).sum(), leaf, allow_unused=True)
+    _require(
+        gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
+        "log_prob of the prior must pass finite gradients to the latent, by which the guide is trained.",
+    )
 
 
 def check_denoiser(denoiser: Denoiser, num_tokens: int | None = None, *, condition: Tensor | None = None) -> None:
@@ -174,8 +220,10 @@ def check_recognition(
 ) -> None:
     """Check a recognition network: its distribution, dependence, gradients, rows apart, padding hidden.
 
+    That the density is the one drawn from is checked as :func:`~vadd.testing.density.check_density` says.
+
     Args:
-        recognition: the network.
+        recognition: the network; one that shares a denoiser has it attached.
         vocab_size: number of clean tokens ``V``.
         num_tokens: length of the sequences to try.
         condition: labels for three sequences, if the network needs them.
@@ -188,7 +236,6 @@ def check_recognition(
     tokens, t = _tokens(recognition, vocab_size, num_tokens), _times(recognition)
     target = torch.zeros_like(tokens, dtype=torch.bool)
     target[:, ::2] = True
-    z = _normal(recognition, recognition.latent_shape)
     options = {} if condition is None else {"condition": condition}
 
     def distribution(rows: slice, tokens: Tensor = tokens, target: Tensor = target, **more: Tensor) -> Distribution:
@@ -204,6 +251,10 @@ def check_recognition(
         "the recognition network must return a reparameterized distribution (has_rsample), so that gradients "
         "reach it through its samples.",
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        z = whole.sample().detach()
+    _require_shape("a sample of the recognition network", z, (_BATCH, *recognition.latent_shape))
     _require_shape("log_prob of the recognition network", score(every), (_BATCH,))
     hidden = tokens.masked_fill(~target, vocab_size)
     nothing = torch.zeros_like(target)
@@ -215,6 +266,7 @@ def check_recognition(
         _require(bool(value.isfinite().all()), f"log_prob of the recognition network must be finite{name}.")
     if not z.numel():
         return
+    check_density("the recognition network", whole)
     _require(
         not torch.equal(score(every), score(every, (tokens + 1) % vocab_size)),
         "the recognition network must depend on the tokens.",
@@ -297,9 +349,10 @@ def _check_gradients(name: str, part: nn.Module, value: Tensor) -> None:
 def _perturbed(part: _Part) -> _Part:
     """A copy in evaluation mode with noise on the parameters, so that no path is closed by a zero."""
     part = copy.deepcopy(part).eval()
+    shared = [module.denoiser.eval() for module in part.modules() if isinstance(module, SharesDenoiser)]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in part.parameters():
+        for p in nn.ModuleList([part, *shared]).parameters():
             if p.is_floating_point():
                 noise = torch.randn(p.shape, generator=generator, dtype=torch.float64)
                 p.add_(0.05 * noise.to(p))
