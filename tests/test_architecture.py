@@ -35,6 +35,7 @@ ALLOWED = {
     "objectives": _MODEL,
     "evaluation": _EVALUATION,
     "training": _EVALUATION,
+    "recipes": _EVALUATION,
     "metrics": {"errors", "types"},
     "data": {"errors", "types"},
     "plotting": {"errors", "types"},

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
-from vadd.evaluation.estimators import by_count, draw_uniform, finite_step, jump, masked_count, shared_latent
 from vadd.evaluation.claims import LatentChoice, claim_of, resolve_modes
+from vadd.evaluation.estimators import by_count, draw_uniform, finite_step, jump, masked_count, shared_latent
 from vadd.evaluation.importance import LatentIntegral, Proposal
 from vadd.evaluation.plans import planned
 from vadd.evaluation.result import BoundResult, collect
@@ -77,10 +77,9 @@ def log_likelihood_bound(
         num_steps: steps ``T`` of the sampler, for finite-step and shared-latent.
         num_latents: draws ``K`` inside each logarithm.
         proposal: where these come from; default the guide, and the prior for ``"marginal"``.
-        latents: for finite-step as in :func:`vadd.samplers.sample`: ``"fresh"``, ``"shared"``, ``"null"``, one mode a jump,
-            or a gate; default what ``model.sample`` uses. Jumps that share a latent stand in one logarithm with one
-            trajectory outside, so that all choices are compared on the same masks. Other bounds take ``"fresh"``
-            (default) or ``"null"``.
+        latents: for finite-step ``"fresh"``, ``"shared"``, ``"null"``, one of these a jump, or a gate; default what
+            ``model.sample`` uses. Jumps that share a latent stand in one logarithm with one trajectory outside, so that
+            all choices are compared on the same masks. Other bounds take ``"fresh"`` (default) or ``"null"``.
         time_grid: as in :func:`vadd.samplers.sample`.
         mask_ratio: share of free tokens masked, for conditional.
         num_draws: masks drawn for each sequence; default 1 for finite-step and shared-latent, where

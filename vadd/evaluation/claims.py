@@ -64,4 +64,6 @@ def _latents(bound: str, plan: Sequence[Mode], has_latent: bool) -> str:
     if set(plan) == {"fresh"}:
         return "a fresh latent at each step"
     counts = Counter(plan)
-    return "latents by jump: " + ", ".join(f"{counts[mode]} {mode}" for mode in ("shared", "fresh", "null") if counts[mode])
+    return "latents by jump: " + ", ".join(
+        f"{counts[mode]} {mode}" for mode in ("shared", "fresh", "null") if counts[mode]
+    )

@@ -15,7 +15,7 @@ from vadd.evaluation.importance import LatentIntegral, Proposal
 from vadd.evaluation.plans import PlanScores, score_modes
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.samplers.gate import LatentGate, Mode
+from vadd.samplers.gate import LatentGate, Mode, resolve_plan
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
 from vadd.types import Flags, Tokens
 
@@ -131,12 +131,13 @@ def _choose(scores: PlanScores, modes: set[str], margin: float) -> tuple[tuple[M
     best = int(candidates.argmin())
     reference = null.sum(0)
     gain, error = _gain(reference, totals[best])
-    if "null" in modes and not gain > margin * error:
-        null_cost = float(reference.mean())
-        return ("null",) * num_jumps, GateCosts(null_cost, null_cost, 0.0, 0.0)
     suffix: list[Mode] = ["fresh" if takes else "null" for takes in takes_fresh[best:].tolist()]
-    costs = GateCosts(float(totals[best].mean()), float(reference.mean()), float(gain), float(error))
-    return ("shared",) * best + tuple(suffix), costs
+    prefix: list[Mode] = ["shared"] * best
+    plan = (*prefix, *suffix)
+    null_cost = float(reference.mean())
+    if "null" in modes and (set(plan) == {"null"} or not gain > margin * error):
+        return resolve_plan("null", num_jumps), GateCosts(null_cost, null_cost, 0.0, 0.0)
+    return plan, GateCosts(float(totals[best].mean()), null_cost, float(gain), float(error))
 
 
 def _gain(reference: Tensor, candidate: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,95 @@
+"""The recipes: what they are made of, that they train, and that the default one ends with a gate."""
+
+import pytest
+import torch
+from torch import nn
+
+from vadd import MaskingProcess
+from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
+from vadd.errors import ConfigError
+from vadd.evaluation import log_likelihood_bound
+from vadd.objectives import DELBO, LinearKL, MixedELBO, NullLatentELBO, SharedLatentELBO
+from vadd.priors import MixturePrior, StandardNormalPrior
+from vadd.recipes import get_recipe
+from vadd.schedules import LinearSchedule
+from vadd.training import load_checkpoint, save_checkpoint
+
+SIZE = {"hidden_size": 32, "depth": 1, "embedding_size": 8, "modulation_size": 16}
+
+
+def parts(latent_size=2, vocab=4, tokens=2):
+    denoiser = MLPDenoiser(vocab, tokens, latent_size, **SIZE)
+    recognition = MLPRecognition(vocab, tokens, latent_size, **SIZE) if latent_size else EmptyRecognition()
+    return denoiser, recognition, MaskingProcess(LinearSchedule(), vocab)
+
+
+def train(recipe, model, guide, data, num_updates):
+    objective = recipe.objective(model.process)
+    loss = objective(model, guide)
+    optimizer = torch.optim.Adam(nn.ModuleList([model, guide]).parameters(), 1e-2)
+    schedule = recipe.kl_schedule(num_updates)
+    for step in range(num_updates):
+        objective.kl_weight = schedule(step)
+        optimizer.zero_grad()
+        loss(data[torch.randint(len(data), (64,))]).backward()
+        optimizer.step()
+
+
+def test_paper_recipe_is_the_papers():
+    recipe = get_recipe("paper")
+    model, guide = recipe.pair(*parts())
+    assert isinstance(model.prior, StandardNormalPrior)
+    assert (model.latents, model.latent_dropout, model.gate) == ("fresh", 0.0, None)
+    assert type(recipe.objective(model.process)) is DELBO
+    assert recipe.kl_schedule(200_000) == LinearKL(50_000)
+    assert recipe.finish(model, guide, torch.zeros(2, 2, dtype=torch.int64)) is None
+
+
+def test_default_recipe_mixes_shared_latents_and_null_rows():
+    recipe = get_recipe()
+    model, _ = recipe.pair(*parts())
+    objective = recipe.objective(model.process, free_bits=0.5)
+    assert isinstance(model.prior, MixturePrior)
+    assert model.latents == "shared"
+    assert isinstance(objective, MixedELBO)
+    assert [type(part) for part in objective.parts] == [SharedLatentELBO, NullLatentELBO]
+    assert objective.free_bits == 0.5
+
+
+def test_mdm_recipe_has_no_latent():
+    recipe = get_recipe("mdm")
+    model, guide = recipe.pair(*parts(0))
+    assert not model.has_latent
+    assert list(guide.parameters()) == []
+    assert [recipe.kl_schedule(100)(step) for step in (0, 100)] == [1.0, 1.0]
+
+
+def test_default_recipe_couples_the_tokens_of_one_step_and_stores_its_gate(tmp_path):
+    torch.manual_seed(0)
+    recipe, data = get_recipe(), torch.arange(4)[:, None].expand(-1, 2).repeat(64, 1)
+    model, guide = recipe.pair(*parts())
+    train(recipe, model, guide, data, 200)
+    fit = recipe.finish(model, guide, data, num_steps=(1, 2))
+    assert model.gate == fit.gate
+    assert fit.gate.plan(1)[0] != "null"
+    options = {"bound": "finite-step", "num_steps": 1, "num_latents": 16}
+    # ln 4 = 1.386 nats for one token, twice that without a latent.
+    assert log_likelihood_bound(model, guide, data[:64], **options).nats < 1.7
+    assert log_likelihood_bound(model, guide, data[:64], latents="null", **options).nats > 2.7
+    save_checkpoint(tmp_path, model, guide)
+    loaded = load_checkpoint(tmp_path).model
+    assert loaded.gate == model.gate
+    assert loaded.latents == "shared"
+
+
+def test_unknown_recipe_is_refused():
+    with pytest.raises(ConfigError, match="recipe must be one of default, paper, mdm"):
+        get_recipe("published")
+
+
+def test_recipes_and_networks_must_agree_on_the_latent():
+    with pytest.raises(ConfigError, match="latent_shape=0"):
+        get_recipe("mdm").pair(*parts())
+    denoiser, _, process = parts()
+    with pytest.raises(ConfigError, match="needs a recognition network"):
+        get_recipe("paper").pair(denoiser, EmptyRecognition(), process)
