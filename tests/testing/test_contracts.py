@@ -160,6 +160,66 @@ class _PriorWithIdleParameter(_Prior):
         self.idle = nn.Parameter(torch.zeros(1))
 
 
+class _InfiniteWhenMasked(_Prior):
+    def loc(self, x_t, is_padding):
+        return super().loc(x_t, is_padding) / (x_t != VOCAB).any(-1, keepdim=True)
+
+
+class _NaNForPaddingPrior(_Prior):
+    def loc(self, x_t, is_padding):
+        loc = super().loc(x_t, is_padding)
+        return loc if is_padding is None else loc / (~is_padding).any(-1, keepdim=True)
+
+
+class _Unnormalized(dist.Normal):
+    def log_prob(self, value):
+        return 1.1 * super().log_prob(value)
+
+
+class _PriorOfWrongDensity(_Prior):
+    def forward(self, x_t, t, *, is_padding=None, condition=None):
+        return _Unnormalized(self.loc(x_t, is_padding), 1.0).to_event(1)
+
+
+class _Fixed(dist.TorchDistribution):
+    """A normal without ``expand``."""
+
+    arg_constraints = {}
+    support = dist.constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, loc):
+        self.normal = dist.Normal(loc, 1.0).to_event(1)
+        super().__init__(loc.shape[:-1], loc.shape[-1:])
+
+    def rsample(self, sample_shape=()):
+        return self.normal.rsample(sample_shape)
+
+    def log_prob(self, value):
+        return self.normal.log_prob(value)
+
+
+class _PriorWithoutExpand(_Prior):
+    def forward(self, x_t, t, *, is_padding=None, condition=None):
+        return _Fixed(self.loc(x_t, is_padding))
+
+
+class _Detached(dist.Normal):
+    def log_prob(self, value):
+        return super().log_prob(value.detach())
+
+
+class _PriorDetachesLatent(_Prior):
+    def forward(self, x_t, t, *, is_padding=None, condition=None):
+        return _Detached(self.loc(x_t, is_padding), 1.0).to_event(1)
+
+
+class _PriorKeepsResults(_Prior):
+    def forward(self, x_t, t, *, is_padding=None, condition=None):
+        self.latest = self.loc(x_t, is_padding)
+        return diagonal_normal(self.latest, torch.zeros(len(t), 2))
+
+
 @pytest.mark.parametrize(
     "prior", [_Prior(), StandardNormalPrior(2), StandardNormalPrior((6, 3)), StandardNormalPrior(0)]
 )
@@ -175,6 +235,12 @@ def test_correct_priors_pass(prior):
         (_PriorAcrossRows, "rows of a batch"),
         (_PriorReadsPadding, "is_padding"),
         (_PriorWithIdleParameter, "idle"),
+        (_InfiniteWhenMasked, "finite when all is masked"),
+        (_NaNForPaddingPrior, "all padding"),
+        (_PriorOfWrongDensity, "must be the density that sample draws from"),
+        (_PriorWithoutExpand, "_Fixed must define expand"),
+        (_PriorDetachesLatent, "finite gradients to the latent"),
+        (_PriorKeepsResults, "copyable after a call"),
     ],
 )
 def test_broken_priors_are_caught(prior, message):

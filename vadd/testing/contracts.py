@@ -73,6 +73,8 @@ def check_schedule(schedule: NoiseSchedule) -> None:
 def check_prior(prior: LatentPrior, vocab_size: int, num_tokens: int, *, condition: Tensor | None = None) -> None:
     """Check a prior: shapes, finite samples and densities, rows apart, padding hidden, gradients, copies, plates.
 
+    That the density is the one drawn from is checked as :func:`~vadd.testing.density.check_density` says.
+
     Args:
         prior: the prior; one that shares a denoiser or a recognition network has it attached.
         vocab_size: number of clean tokens ``V``.
@@ -97,6 +99,9 @@ def check_prior(prior: LatentPrior, vocab_size: int, num_tokens: int, *, conditi
     _require_shape("log_prob of the prior", log_prob, (_BATCH,))
     _require(bool(log_prob.isfinite().all()), "log_prob of the prior must be finite at its own samples.")
     _check_plates(distribution, z)
+    is_one_hot = bool((((z == 0) | (z == 1)).all(-1) & (z.sum(-1) == 1)).all())
+    if z.numel() and (is_one_hot or not distribution.has_enumerate_support):  # other discrete values have no density
+        check_density("the prior", distribution)
 
     def score(rows: slice, x_t: Tensor = x_t, **more: Tensor) -> Tensor:
         return prior(x_t[rows], t[rows], **_rows(options, rows), **more).log_prob(z[rows])
