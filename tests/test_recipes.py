@@ -68,7 +68,7 @@ def test_default_recipe_couples_the_tokens_of_one_step_and_stores_its_gate(tmp_p
     torch.manual_seed(0)
     recipe, data = get_recipe(), torch.arange(4)[:, None].expand(-1, 2).repeat(64, 1)
     model, guide = recipe.pair(*parts())
-    train(recipe, model, guide, data, 200)
+    train(recipe, model, guide, data, 300)
     fit = recipe.finish(model, guide, data, num_steps=(1, 2))
     assert model.gate == fit.gate
     assert fit.gate.plan(1)[0] != "null"
