@@ -1,11 +1,11 @@
 """Where the latent of each jump comes from."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from vadd.errors import ConfigError
+from vadd.errors import ConfigError, DomainError
 
 __all__ = ["LatentGate", "Mode", "resolve_plan"]
 
@@ -43,8 +43,14 @@ class LatentGate:
 
         For a number of steps that is not in the table: those of the nearest one (by ratio, the larger of two equally
         near), each jump taking the mode of the jump there that starts at, or last before, the same share of the steps.
+
+        Raises:
+            DomainError: if ``num_steps`` is no positive integer.
         """
-        nearest = min(self.plans, key=lambda steps: (abs(math.log(steps / num_steps)), -steps))
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+            raise DomainError(f"num_steps must be an integer of at least 1, got {num_steps!r}.")
+        # Fractions, so that rounding decides no tie.
+        nearest = min(self.plans, key=lambda n: (Fraction(max(n, num_steps), min(n, num_steps)), -n))
         plan = self.plans[nearest]
         return tuple(plan[index * nearest // num_steps] for index in range(num_steps))
 
@@ -62,7 +68,7 @@ class LatentGate:
         try:
             return cls({int(steps): tuple(plan) for steps, plan in plans.items()})
         except (AttributeError, TypeError, ValueError) as error:
-            raise ConfigError(f"not the description of a gate: {plans!r}") from error
+            raise ConfigError(f"not the description of a gate: {plans!r}: {error}") from error
 
 
 def resolve_plan(latents: Mode | Sequence[Mode] | LatentGate, num_steps: int) -> tuple[Mode, ...]:
@@ -74,7 +80,7 @@ def resolve_plan(latents: Mode | Sequence[Mode] | LatentGate, num_steps: int) ->
     if isinstance(latents, LatentGate):
         return latents.plan(num_steps)
     plan = (latents,) * num_steps if isinstance(latents, str) else latents
-    if not isinstance(plan, Sequence) or not set(plan) <= set(_MODES):
+    if not isinstance(plan, Sequence) or not all(isinstance(mode, str) and mode in _MODES for mode in plan):
         raise ConfigError(f"latents must be one of {', '.join(_MODES)}, or these for each jump, got {latents!r}.")
     if len(plan) != num_steps:
         raise ConfigError(f"latents must hold one mode for each of the {num_steps} jumps, got {len(plan)}.")

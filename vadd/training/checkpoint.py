@@ -35,8 +35,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "notes": lambda value: isinstance(value, dict),
     "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
 }
-# What checkpoints lack that were written before there was a choice.
-_LATER_FIELDS: dict[str, Any] = {"latents": "fresh", "gate": None}
 
 
 class Checkpoint(NamedTuple):
@@ -179,7 +177,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
     for name, is_right in _FIELDS.items():
         if not is_right(header.get(name)):
             raise CheckpointError(f"{path} is damaged: its field {name} holds {header.get(name)!r}.")
-    return {**_LATER_FIELDS, **header}
+    return header
 
 
 def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
