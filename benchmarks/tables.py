@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/likelihoods.md", "docs/results.md")
+PAGES = ("README.md", "docs/likelihoods.md", "docs/latents.md", "docs/results.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -83,7 +83,61 @@ def likelihoods() -> str:
     return table(head, [*rows, ["entropy of the data", *entropies]]) + origin(report)
 
 
-TABLES: dict[str, Callable[[], str]] = {"digits": digits, "toys": toys, "likelihoods": likelihoods}
+def latent_design(data: str) -> str:
+    """Bounds of each design's own sampler by number of steps, and what its latent carries and costs."""
+    report = read("latent_design")
+    result = report["results"]["data"][data]
+    head, rows = ["design", "seeds"], []
+    steps = list(next(iter(result["designs"].values()))["curves"]["sampler"])
+    head += [f"T={t}" for t in steps] + ["KL a token", "active", "training", "sampling"]
+    for design in result["designs"].values():
+        curve = design["curves"]["sampler"]
+        spread = len(design["seeds"]) > 1
+        cells = [f"{row['mean']:.2f}" + (f" ± {row['sd']:.2f}" if spread else "") for row in curve.values()]
+        latent, cost = design["latent"], design["cost"]
+        has_latent = bool(latent) and latent["kl_per_token"] is not None
+        carries = ["", ""]
+        if has_latent:
+            carries = [f"{latent['kl_per_token']['mean']:.3f}", f"{latent['active_units']['mean']:.0f}"]
+        costs = [f"{cost[key]['mean']:.2f}" for key in ("training_flops", "sampling_flops")]
+        rows.append([design["about"], str(len(design["seeds"])), *cells, *carries, *costs])
+    note = (
+        f"\nUpper bounds in nats per sequence on {result['num_rows']} held-out sequences, {result['num_latents']} "
+        f"latents inside each logarithm, {result['num_updates']} updates; ± is the standard deviation over seeds. KL of guide "
+        "and prior with all tokens masked. Training and sampling: counted operations against the masked diffusion "
+        "model's.\n"
+    )
+    return table(head, rows) + note + origin(report)
+
+
+def latent_goals() -> str:
+    """Excess over the masked diffusion model's bound of infinitely many steps, and paired differences to that model."""
+    report = read("latent_design")
+    rows, steps = [], []
+    for data, result in report["results"]["data"].items():
+        found = result["goals"]
+        for design in ("mdm", "paper", "default"):
+            if design not in found.get("excess", {}):
+                continue
+            steps = list(found["excess"][design])
+            gaps = found["minus_mdm"][design]
+            cells = [
+                f"{found['excess'][design][t]:+.2f}"
+                + ("" if design == "mdm" else f" ({gaps[t]['nats']:+.2f} ± {gaps[t]['stderr']:.2f})")
+                for t in steps
+            ]
+            rows.append([data.replace("_", " "), design, *cells])
+    return table(["data", "design", *(f"T={t}" for t in steps)], rows) + origin(report)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "digits": digits,
+    "toys": toys,
+    "likelihoods": likelihoods,
+    "latent-mnist14": lambda: latent_design("mnist14"),
+    "latent-digits": lambda: latent_design("digits"),
+    "latent-goals": latent_goals,
+}
 
 
 def fill(text: str) -> str:
