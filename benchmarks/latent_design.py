@@ -68,6 +68,7 @@ class Data:
         recognition: options of a recognition network of the denoiser's size.
         light: options of the default recipe's smaller one.
         num_updates, batch_size, learning_rate, weight_decay: of the optimizer.
+        gate_draws: masks drawn for each validation sequence when the gate is chosen.
     """
 
     train: Tensor
@@ -82,6 +83,7 @@ class Data:
     batch_size: int
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    gate_draws: int = 1
 
 
 def digits(args: argparse.Namespace) -> Data:
@@ -145,6 +147,7 @@ def toy(name: str) -> Callable[[argparse.Namespace], Data]:
             batch_size=512,
             learning_rate=2e-3,
             weight_decay=0.0,
+            gate_draws=8,
         )
 
     return load
@@ -376,7 +379,13 @@ def evaluate(
     report: dict[str, Any] = {"curves": {}, "rows": {}}
     if design.modes and model.has_latent:
         fit = fit_gate(
-            model, guide, data.validation[: args.num_rows], num_steps=GATE_STEPS, modes=design.modes, num_latents=16
+            model,
+            guide,
+            data.validation[: args.num_rows],
+            num_steps=GATE_STEPS,
+            modes=design.modes,
+            num_latents=16,
+            num_draws=data.gate_draws,
         )
         model.gate = fit.gate
         report["gate"] = fit.gate.to_json()
