@@ -104,8 +104,8 @@ def latent_design(data: str) -> str:
     note = (
         f"\nUpper bounds in nats per sequence on {result['num_rows']} held-out sequences, {result['num_latents']} "
         f"latents inside each logarithm, {result['num_updates']} updates; ± is the standard deviation over seeds. "
-        "KL of guide and prior with all tokens masked. Training and sampling: counted operations against the masked diffusion "
-        "model's.\n"
+        "KL of guide and prior with all tokens masked. Training and sampling: counted operations against the masked "
+        "diffusion model's.\n"
     )
     return table(head, rows) + note + origin(report)
 
