@@ -94,6 +94,7 @@ def latent_design(data: str) -> str:
         curve = design["curves"]["sampler"]
         spread = len(design["seeds"]) > 1
         cells = [f"{row['mean']:.2f}" + (f" ± {row['sd']:.2f}" if spread else "") for row in curve.values()]
+        cells += [""] * (len(steps) - len(cells))
         latent, cost = design["latent"], design["cost"]
         has_latent = bool(latent) and latent["kl_per_token"] is not None
         carries = ["", ""]
@@ -113,21 +114,22 @@ def latent_design(data: str) -> str:
 def latent_goals() -> str:
     """Excess over the masked diffusion model's bound of infinitely many steps, and paired differences to that model."""
     report = read("latent_design")
-    rows, steps = [], []
+    rows, longest = [], []
     for data, result in report["results"]["data"].items():
         found = result["goals"]
         for design in ("mdm", "paper", "default"):
             if design not in found.get("excess", {}):
                 continue
-            steps = list(found["excess"][design])
             gaps = found["minus_mdm"][design]
             cells = [
                 f"{found['excess'][design][t]:+.2f}"
                 + ("" if design == "mdm" else f" ({gaps[t]['nats']:+.2f} ± {gaps[t]['stderr']:.2f})")
-                for t in steps
+                for t in found["excess"][design]
             ]
+            longest = max(longest, list(found["excess"][design]), key=len)
             rows.append([data.replace("_", " "), design, *cells])
-    return table(["data", "design", *(f"T={t}" for t in steps)], rows) + origin(report)
+    head = ["data", "design", *(f"T={t}" for t in longest)]
+    return table(head, [row + [""] * (len(head) - len(row)) for row in rows]) + origin(report)
 
 
 TABLES: dict[str, Callable[[], str]] = {
