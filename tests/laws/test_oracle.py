@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import pyro.distributions as dist
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +11,6 @@ from scipy import stats
 
 from vadd import RecognitionGuide
 from vadd.backbones.base import EmptyRecognition
-from vadd.errors import ConfigError
 from vadd.samplers import cosine_grid
 from vadd.schedules import CosineSchedule, GeometricSchedule, LinearSchedule, PolynomialSchedule
 from vadd.testing import (
@@ -34,7 +32,6 @@ from vadd.testing import (
     exact_shared_bound,
     tiny_model,
 )
-from vadd.testing.oracle import distribution_nodes
 from vadd.testing.strategies import schedules, tiny_models
 
 FALSE_ALARM = 1e-6
@@ -71,30 +68,6 @@ def test_tiny_parts_keep_their_contracts():
 
 def test_standard_normal_prior_keeps_its_contract():
     check_prior(tiny_model(3, 2).prior, 3, 2)
-
-
-def test_normal_quadrature_integrates_known_functions():
-    loc, scale = torch.tensor([[0.3], [-1.0]]), torch.tensor([[2.0], [0.1]])
-    z, log_weights = distribution_nodes(dist.Normal(loc.double(), scale.double()).to_event(1))
-    w, z, m, v = log_weights.exp(), z[..., 0], loc[:, 0].double(), scale[:, 0].double() ** 2
-    exact = {
-        torch.ones_like: torch.ones(2).double(),
-        torch.square: m**2 + v,
-        torch.exp: torch.exp(m + v / 2),
-        torch.sin: torch.sin(m) * torch.exp(-v / 2),
-        lambda z: z**4: m**4 + 6 * m**2 * v + 3 * v**2,
-    }
-    for function, value in exact.items():
-        torch.testing.assert_close((w * function(z)).sum(0), value, rtol=1e-7, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "distribution",
-    [dist.Normal(torch.zeros(1, 2), 1.0).to_event(1), dist.Laplace(torch.zeros(1, 1), 1.0).to_event(1)],
-)
-def test_distributions_that_cannot_be_enumerated_are_refused(distribution):
-    with pytest.raises(ConfigError, match="distribution must be"):
-        distribution_nodes(distribution)
 
 
 def test_sequences_and_masks_are_all_and_ordered():
