@@ -20,7 +20,8 @@ from vadd.types import Tokens
 
 __all__ = ["Pair", "Recipe", "get_recipe"]
 
-#: The steps that the default recipe trains for: more rows for few steps mean a better bound there, a worse one for many.
+#: The numbers of steps that the default recipe trains for: with more rows for few, the bound is better there and worse
+#: for many.
 DEFAULT_LAW = StepLaw((1, 2, 4, None), (0.3, 0.1, 0.15, 0.45))
 #: Share of its rows without a latent, which keep a masked diffusion model inside the model.
 DEFAULT_NULL_SHARE = 0.2
