@@ -53,7 +53,7 @@ from vadd.schedules import LinearSchedule
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 STEPS = (1, 2, 4, 8, 16, 64)
-GATE_STEPS = (1, 2, 4, 8, 16, 64)
+GATE_STEPS = (1, 2, 4, 8, 16)  # more steps take the plan of 16
 
 
 @dataclass(frozen=True)
@@ -230,16 +230,15 @@ def conditional(data: Data, recognition: Recognition) -> LatentPrior:
 
 DESIGNS = {
     "mdm": Design("masked diffusion, no latent", "mdm", modes=()),
-    "paper": Design("the paper's recipe", "paper", is_light=False, modes=(), curves=("shared",)),
+    "paper": Design("the paper's recipe", "paper", is_light=False, modes=()),
     "paper-slow": Design(
         "the paper's recipe, KL warm-up over 70 % of the updates",
         "paper",
         is_light=False,
         modes=(),
-        curves=("shared",),
         kl_warmup=0.7,
     ),
-    "default": Design("the default recipe", curves=("shared", "null")),
+    "default": Design("the default recipe", curves=("null",)),
     "vae": Design("trained for one step alone", objective=shared(StepLaw((1,), (1.0,)), 0), modes=("shared",)),
     "standard-prior": Design("default with a standard normal prior", prior=normal),
     "no-null": Design("default without null rows", objective=shared(DEFAULT_LAW, 0), modes=("shared",)),
@@ -411,9 +410,9 @@ def evaluate(
         report["curves"][label] = rows
     marginal = log_likelihood_bound(model, guide, x_0, bound="marginal", num_latents=num_latents, num_draws=16)
     report["marginal"] = {"nats": marginal.nats, "stderr": marginal.stderr}
-    reference = log_likelihood_bound(model, guide, x_0, bound="marginal", latents="null", num_draws=256)
-    report["infinite_null"] = {"nats": reference.nats, "estimator_stderr": reference.estimator_stderr}
-    report["infinite_null_rows"] = [round(v, 4) for v in reference.nats_per_sequence.tolist()]
+    if not model.has_latent:  # the reference of all excesses
+        reference = log_likelihood_bound(model, guide, x_0, bound="marginal", num_draws=512)
+        report["infinite"] = {"nats": reference.nats, "estimator_stderr": reference.estimator_stderr}
     if model.has_latent:
         latent = diagnose_latent(model, guide, x_0)
         report["latent"] = {
@@ -520,7 +519,6 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "curves": curves,
         "claims": {t: row["bounds"] for t, row in runs[0]["curves"]["sampler"].items()},
         "marginal": mean_of(lambda run: run["marginal"]["nats"]),
-        "infinite_null": mean_of(lambda run: run["infinite_null"]["nats"]),
         "latent": latent,
         "num_latent": runs[0].get("latent", {}).get("num_latent"),
         "is_collapsed": any(run["latent"]["is_collapsed"] for run in runs) if "latent" in runs[0] else None,
@@ -536,7 +534,7 @@ def goals(runs: list[dict[str, Any]]) -> dict[str, Any]:
     seeds = sorted({seed for design, seed in by_seed if design == "mdm"})
     if not seeds:
         return {}
-    references = [by_seed["mdm", seed]["infinite_null"] for seed in seeds]
+    references = [by_seed["mdm", seed]["infinite"] for seed in seeds]
     reference = statistics.fmean(r["nats"] for r in references)
     report: dict[str, Any] = {
         "reference": reference,
@@ -618,8 +616,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--data-root", type=Path, default=os.environ.get("VADD_DATA"), help="folder with MNIST/raw")
-    parser.add_argument("--num-rows", type=int, default=400, help="most sequences to evaluate on")
-    parser.add_argument("--num-latents", type=int, default=32, help="latents inside the bounds' logarithms")
+    parser.add_argument("--num-rows", type=int, default=300, help="most sequences to evaluate on")
+    parser.add_argument("--num-latents", type=int, default=16, help="latents inside the bounds' logarithms")
     parser.add_argument("--num-draws", type=int, default=1, help="masks drawn for each sequence")
     parser.add_argument("--runs", type=Path, default=Path("outputs/latent_design"), help="folder of single runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
