@@ -19,6 +19,7 @@ from vadd import RecognitionGuide, VADDModel
 from vadd.data import load_digits_tokens, toy_probabilities
 from vadd.evaluation import BoundResult, diagnose_latent, log_likelihood_bound
 from vadd.metrics import entropy
+from vadd.recipes import get_recipe
 from vadd.reporting import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,11 +40,16 @@ def train_digits(args: Namespace) -> tuple[dict[str, Pair], Tensor, float | None
     """Pairs trained on the digits, held-out digits, and no entropy: it is unknown."""
     data = load_digits_tokens()
     options = Namespace(
-        num_updates=20 if args.smoke else 2500, batch_size=128, kl_warmup=0.7, seed=args.seed, quiet=args.quiet
+        num_updates=20 if args.smoke else 2500,
+        batch_size=128,
+        latent_size=16,
+        kl_warmup=0.7,
+        seed=args.seed,
+        quiet=args.quiet,
     )
     pairs = {}
-    for name, latent_size in (("MDM", 0), ("VADD", 16)):
-        trained = digits_svi.train(name, data, latent_size, options)
+    for name, recipe in (("MDM", "mdm"), ("VADD", "paper")):
+        trained = digits_svi.train(name, data, get_recipe(recipe), options)
         pairs[name] = (trained.model, trained.guide)
     return pairs, data.heldout[: args.num_rows], None
 
