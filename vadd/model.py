@@ -1,12 +1,13 @@
 """The generative model as a Pyro program."""
 
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from vadd import samplers
 from vadd._modes import evaluating
 from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Denoiser, FeatureDenoiser
@@ -15,7 +16,6 @@ from vadd.distributions import MaskedCategorical
 from vadd.errors import ConfigError, DomainError, NonFiniteError, ShapeError
 from vadd.priors.base import LatentPrior
 from vadd.process import MaskingProcess
-from vadd.samplers import LatentPolicy, TimeGrid, sample
 from vadd.samplers.gate import LatentGate, Mode, resolve_plan
 from vadd.types import CorruptedBatch, Distribution, Flags, Latents, Times, Tokens
 
@@ -40,7 +40,8 @@ class VADDModel(UniquelyNamedModule):
         latent_dropout: probability with which an objective, in training mode, replaces a row's
             latent by the null latent. The model then also holds a masked diffusion model without
             a latent: the null path, ``denoise(x_t, t, z=None)``.
-        latents: where the latents of :meth:`sample` come from, unless :attr:`gate` or the call says otherwise.
+        latents: where the latents of :meth:`sample` and :meth:`infill` come from, unless :attr:`gate` or the call
+            says otherwise.
 
     Raises:
         ConfigError: if the parts do not fit together.
@@ -144,8 +145,7 @@ class VADDModel(UniquelyNamedModule):
             is_padding, condition: passed on to the denoiser.
 
         Raises:
-            ShapeError, DtypeError, DomainError: if an argument, or what the denoiser returns, is not as described
-                (values are checked where the process validates its arguments).
+            ShapeError, DomainError: on arguments or output of the denoiser not as described; values: see the process.
         """
         self._check_inputs(x_t, t, target)
         batch, latent_ndim = x_t.shape[0], len(self.latent_shape)
@@ -201,28 +201,8 @@ class VADDModel(UniquelyNamedModule):
         if target is not None and bool((target & (x_t != mask_id)).any()):
             raise DomainError("target must be a subset of the masked positions of x_t: revealed tokens are kept.")
 
-    def sample(
-        self,
-        num_samples: int,
-        *,
-        num_steps: int,
-        latents: Literal["fresh", "shared", "null"] | LatentPolicy = "fresh",
-        time_grid: TimeGrid | None = None,
-        length: int | None = None,
-        condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tokens:
-        """Draw sequences by ancestral sampling; see :func:`vadd.samplers.sample`."""
-        return sample(
-            self,
-            num_samples,
-            num_steps=num_steps,
-            latents=latents,
-            time_grid=time_grid,
-            length=length,
-            condition=condition,
-            generator=generator,
-        )
+    sample = samplers.sample
+    infill = samplers.infill
 
     def reconstruct(
         self,

@@ -1,5 +1,7 @@
 """The ancestral sampler: range, seeds, latent policies, projections, bad arguments."""
 
+from dataclasses import replace
+
 import jaxtyping
 import pytest
 import torch
@@ -10,7 +12,7 @@ from vadd import MaskingProcess, VADDModel
 from vadd.backbones import DiTDenoiser, MLPDenoiser
 from vadd.errors import ConfigError, DomainError
 from vadd.priors import StandardNormalPrior
-from vadd.samplers import ancestral_step, cosine_grid, fresh_latents, sample, uniform_grid
+from vadd.samplers import Trajectory, cosine_grid, sample, uniform_grid
 from vadd.schedules import CosineSchedule, LinearSchedule
 from vadd.testing.strategies import tiny_models
 
@@ -162,38 +164,32 @@ def test_policies_draw_as_often_as_they_say(latents, num_draws, generator):
 
 def test_a_custom_policy_is_given_the_step_and_decides():
     model = make_model()
+    model.prior = CountingPrior(LATENT)
     calls = []
 
-    def every_second(prior, x_t, t, previous, *, generator):
-        calls.append((prior.batch_shape, x_t.clone(), float(t[0]), previous))
-        return prior.sample() if len(calls) % 2 else previous
+    def every_second(run, state, jump):
+        calls.append((state.x.clone(), float(jump.t[0]), state.z))
+        if jump.index % 2:
+            return state
+        return replace(state, z=run.draw_latents(state.x, jump.t, jump.index))
 
     seen = record(model)
     model.sample(3, num_steps=4, latents=every_second)
-    assert [t for _, _, t, _ in calls] == [1.0, 0.75, 0.5, 0.25]
-    assert calls[0][3] is None
-    assert all(batch_shape == (3,) for batch_shape, *_ in calls)
+    assert model.prior.num_draws == 2
+    assert [t for _, t, _ in calls] == [1.0, 0.75, 0.5, 0.25]
+    assert calls[0][2] is None
     z = [z for _, _, z in seen]
     assert torch.equal(z[0], z[1])
     assert torch.equal(z[2], z[3])
     assert not torch.equal(z[0], z[2])
     for k in range(1, 4):
-        assert torch.equal(calls[k][3], z[k - 1])
-        assert torch.equal(calls[k][1], seen[k][0])
-    assert (calls[0][1] == VOCAB).all()
-
-
-def test_fresh_latents_by_name_and_by_function_are_one():
-    model = make_model()
-    draws = [
-        model.sample(4, num_steps=3, latents=latents, generator=torch.Generator().manual_seed(1))
-        for latents in ("fresh", fresh_latents)
-    ]
-    assert torch.equal(*draws)
+        assert torch.equal(calls[k][2], z[k - 1])
+        assert torch.equal(calls[k][0], seen[k][0])
+    assert (calls[0][0] == VOCAB).all()
 
 
 @pytest.mark.usefixtures("_unchecked")
-@pytest.mark.parametrize("latents", ["every", None, 3])
+@pytest.mark.parametrize("latents", ["every", 3])
 def test_unknown_policies_are_refused(latents):
     with pytest.raises(ConfigError, match="fresh, shared, null"):
         make_model().sample(2, num_steps=2, latents=latents)
@@ -225,24 +221,19 @@ def test_revealed_tokens_stay():
 
 
 def test_a_step_reveals_at_the_rate_of_the_process():
-    """40,000 positions, threshold 4.9 standard errors: false-alarm rate 1e-6.
+    """48,000 positions a jump, threshold 4.9 standard errors: false-alarm rate 1e-6 each.
 
     A rate off by 0.02 is caught with probability above 0.999. Small rates, which one categorical over tokens
     and "stays masked" gets wrong in float32, are off by less than a tenth.
     """
     model = make_model(latent=0)
-    x_t = torch.full((8_000, LENGTH), VOCAB)
-    x_t[:, 0] = 2
-    for t, s, rate in ((0.8, 0.6, 0.25), (1.0, 0.999, 1e-3), (0.5, 0.0, 1.0)):
-        x_s = ancestral_step(model, x_t, t, s, None)
-        assert (x_s[:, 0] == 2).all()
-        observed = (x_s[:, 1:] != VOCAB).double().mean()
-        assert abs(observed - rate) <= 4.9 * (rate * (1 - rate) / 40_000) ** 0.5
-
-
-def test_no_step_at_all_changes_nothing():
-    x_t = torch.full((4, LENGTH), VOCAB)
-    assert torch.equal(ancestral_step(make_model(), x_t, 0.5, 0.5, None), x_t)
+    trajectory = Trajectory()
+    model.sample(8_000, num_steps=4, time_grid=torch.tensor([1.0, 0.999, 0.8, 0.6, 0.0]), record=trajectory)
+    is_masked = trajectory.x == VOCAB
+    for step, rate in enumerate((1e-3, 0.199 / 0.999, 0.25, 1.0)):
+        before, after = is_masked[step], is_masked[step + 1]
+        observed = (before & ~after).sum() / before.sum()
+        assert abs(observed - rate) <= 4.9 * (rate * (1 - rate) / before.sum()) ** 0.5
 
 
 def test_the_cosine_grid_under_the_linear_schedule_masks_as_the_cosine_schedule():
@@ -269,7 +260,7 @@ def test_a_grid_may_be_given_as_times():
     assert [float(t[0]) for _, t, _ in seen] == [1.0, pytest.approx(0.3)]
 
 
-@pytest.mark.parametrize("num_steps", [0, -1, 1.0, "3", True, None])
+@pytest.mark.parametrize("num_steps", [0, -1, 1.0, "3", True])
 @pytest.mark.usefixtures("_unchecked")
 def test_bad_numbers_of_steps_are_refused(num_steps):
     with pytest.raises(DomainError, match="num_steps"):

@@ -149,6 +149,7 @@ def test_checkpoints_keep_gate_and_latents(tmp_path, latents, gate):
     assert (loaded.latents, loaded.gate) == ("fresh", None)
 
 
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize("field", [{"latents": "other"}, {"latents": None}, {"gate": "fresh"}, {"gate": {"2": []}}])
 def test_damaged_fields_are_found(tmp_path, field):
     save_checkpoint(tmp_path, *make_pair())

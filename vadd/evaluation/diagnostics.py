@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
-import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,8 +14,9 @@ from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.importance import LatentIntegral
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
+from vadd.objectives.divergence import analytic_divergence
 from vadd.objectives.times import count_free
-from vadd.samplers.latent_policy import draw
+from vadd.samplers.latent_draw import draw
 from vadd.types import Distribution, Tokens
 
 __all__ = ["LatentDiagnosis", "diagnose_latent"]
@@ -27,18 +29,20 @@ class LatentDiagnosis:
     Attributes:
         mask_ratios: upper ends of the bins of the share of masked tokens.
         kl_per_bin: mean KL of guide and prior in each bin, shape ``(bins,)``.
-        kl_per_dimension: the same for each latent component, shape ``(bins, *latent_shape)``; None where
-            guide or prior are not diagonal normals.
+        kl_per_dimension: the same for each latent component, shape ``(bins, *latent_shape)``, or each group of
+            categories, ``(bins, *groups)``; None unless guide and prior have independent ones and a formula for them.
         active_units: latent components whose posterior mean varies over the data by more than 0.01
-            (Burda et al., arXiv 1509.00519), with all tokens masked.
+            (Burda et al., arXiv 1509.00519), with all tokens masked. Of a discrete latent, groups whose
+            probabilities do, their variances added up.
         mutual_information: between sequence and latent with all tokens masked; an estimate on this
             batch, which cannot exceed the logarithm of its size.
         prior_gap: KL divergence of the aggregate posterior from the prior, likewise: the mass
             that sampling from the prior misses. With the mutual information it adds up to the KL. Both are NaN
             where the prior differs between the sequences (conditions, frozen tokens): there is no one aggregate.
-        mixture_off_loss: nats of the one-step likelihood that are lost when the latent is fixed at zero.
-            About zero for a collapsed latent.
-        num_latent: number of latent components.
+        mixture_off_loss: nats of the one-step likelihood that are lost when the latent is fixed: at zero, or,
+            if it is discrete, at the most probable category of each group under the prior, as zero is no value
+            of it. About zero for a collapsed latent.
+        num_latent: number of latent components, or of groups of categories.
     """
 
     mask_ratios: Float[Tensor, " bins"]
@@ -112,50 +116,73 @@ def diagnose_latent(
             count = torch.minimum((ratio * num_free).ceil().long(), num_free)
             batch = process.corrupt_count(x_0, count, generator=masks, **options)
             prior, posterior = integral.prior(batch), integral.posterior(batch)
-            apart = _kl_per_dimension(posterior, prior)
-            kl_per_dimension.append(apart)
-            kl_per_bin.append(
-                _kl(posterior, prior, latents) if apart is None else apart.flatten().sum(0, dtype=torch.float64)
-            )
+            kl_per_dimension.append(_kl_per_dimension(posterior, prior))
+            kl_per_bin.append(_kl(posterior, prior, latents))
         ones = torch.ones(x_0.shape[0], device=x_0.device)
         start = process.corrupt(x_0, ones, generator=masks, **options)
         prior, posterior = integral.prior(start), integral.posterior(start)
         information, gap = _split_kl(posterior, prior, latents)
         z = draw(posterior, latents, torch.Size([256]))
-        off = integral.token_scores(start, torch.zeros_like(z[0])).sum(-1)
+        off = integral.token_scores(start, _fixed_latent(prior, posterior, z[0])).sum(-1)
         loss = (integral.joint(start) - off).mean()
-    is_diagonal = kl_per_dimension[0] is not None
+    is_apart = kl_per_dimension[0] is not None
+    variances = _variances_of_mean(posterior, z)
     return LatentDiagnosis(
         mask_ratios=torch.arange(1, num_bins + 1) / num_bins,
         kl_per_bin=torch.stack(kl_per_bin).double(),
-        kl_per_dimension=torch.stack([k for k in kl_per_dimension if k is not None]) if is_diagonal else None,
-        active_units=int((_mean(posterior, z).var(0) > 0.01).sum()),
+        kl_per_dimension=torch.stack([k for k in kl_per_dimension if k is not None]) if is_apart else None,
+        active_units=int((variances > 0.01).sum()),
         mutual_information=information,
         prior_gap=gap,
         mixture_off_loss=float(loss),
-        num_latent=model.latent_shape.numel(),
+        num_latent=variances.numel(),
     )
 
 
 def _kl_per_dimension(posterior: Distribution, prior: Distribution) -> Tensor | None:
-    """Mean KL of each component, where both are diagonal normals."""
-    bases = [d.base_dist if isinstance(d, dist.Independent) else d for d in (posterior, prior)]
-    if not all(isinstance(base, dist.Normal) for base in bases):
+    """Mean KL of each component, where both have independent ones."""
+    if not all(isinstance(d, torch.distributions.Independent) for d in (posterior, prior)):
         return None
-    return torch.distributions.kl_divergence(*bases).mean(0)
+    p, q = cast(Any, posterior), cast(Any, prior)
+    if p.reinterpreted_batch_ndims != q.reinterpreted_batch_ndims:
+        return None
+    apart = analytic_divergence(p.base_dist, q.base_dist)
+    return None if apart is None else apart.mean(0)
 
 
 def _kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> Tensor:
+    """Mean KL: by formula, or from 16 draws a row."""
+    exact = analytic_divergence(posterior, prior)
+    if exact is not None:
+        return exact.double().mean()
     z = draw(posterior, generator, torch.Size([16]))
     return (posterior.log_prob(z) - prior.log_prob(z)).double().mean()
 
 
-def _mean(posterior: Distribution, z: Tensor) -> Tensor:
-    """Mean of the posterior, from draws where it has no formula."""
+def _is_one_hot(distribution: Distribution) -> bool:
+    base: Any = distribution
+    if isinstance(base, torch.distributions.Independent):
+        base = base.base_dist
+    return isinstance(base, torch.distributions.OneHotCategorical)
+
+
+def _fixed_latent(prior: Distribution, posterior: Distribution, like: Tensor) -> Tensor:
+    if not _is_one_hot(posterior):
+        return torch.zeros_like(like)
+    # The mean of a one-hot latent holds its probabilities.
+    return F.one_hot(prior.mean.argmax(-1), like.shape[-1]).to(like.dtype)
+
+
+def _variances_of_mean(posterior: Distribution, z: Tensor) -> Tensor:
+    """Variance over the data of the posterior mean of each component, or of each group's probabilities.
+
+    Where the mean has no formula it is that of the draws, and what their number adds to its variance is taken off.
+    """
     try:
-        return posterior.mean
+        variances = posterior.mean.var(0)
     except NotImplementedError:
-        return z.mean(0)
+        variances = z.mean(0).var(0) - z.var(0).mean(0) / z.shape[0]
+    return variances.sum(-1) if _is_one_hot(posterior) else variances
 
 
 def _split_kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> tuple[float, float]:

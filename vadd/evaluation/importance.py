@@ -14,7 +14,7 @@ from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.corruption import explain_all_masked
 from vadd.objectives.divergence import latent_divergence
-from vadd.samplers.latent_policy import draw
+from vadd.samplers.latent_draw import draw
 from vadd.types import CorruptedBatch, Distribution, PerSequence
 
 __all__ = ["LatentIntegral", "Proposal", "log_mean"]

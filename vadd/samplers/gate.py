@@ -9,8 +9,8 @@ from vadd.errors import ConfigError, DomainError
 
 __all__ = ["LatentGate", "Mode", "resolve_plan"]
 
-#: Source of a jump's latent. ``"fresh"``: a draw from ``p(z | x_t, t)``; ``"shared"``: the trajectory's own, drawn at its
-#: start; ``"null"``: the null latent.
+#: Source of a jump's latent. ``"fresh"``: a draw from ``p(z | x_t, t)``; ``"shared"``: the trajectory's own, drawn at
+#: its start; ``"null"``: the null latent.
 Mode = Literal["fresh", "shared", "null"]
 _MODES = get_args(Mode)
 

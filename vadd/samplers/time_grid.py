@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,8 +12,8 @@ from vadd.errors import ConfigError, DomainError
 
 __all__ = ["TimeGrid", "cosine_grid", "resolve_grid", "uniform_grid"]
 
-#: A function from the number of steps to times, or the times themselves: ``num_steps + 1`` values from 1 to 0.
-TimeGrid = Callable[[int], Tensor] | Tensor
+#: A name, a function from the number of steps to times, or the times themselves: ``num_steps + 1`` values from 1 to 0.
+TimeGrid = Literal["uniform", "cosine"] | Callable[[int], Tensor] | Tensor
 
 
 def uniform_grid(num_steps: int) -> Float[Tensor, " times"]:
@@ -30,17 +31,24 @@ def cosine_grid(num_steps: int) -> Float[Tensor, " times"]:
     return grid
 
 
+_NAMED: dict[str, Callable[[int], Tensor]] = {"uniform": uniform_grid, "cosine": cosine_grid}
+
+
 def resolve_grid(num_steps: int, time_grid: TimeGrid | None) -> Float[Tensor, " times"]:
     """The times of a sampler with ``num_steps`` steps, checked; uniform where none are given.
 
     Raises:
         DomainError: if ``num_steps < 1``, or the grid does not decrease strictly from 1 to 0.
-        ConfigError: if the grid's length is not ``num_steps + 1``.
+        ConfigError: on an unknown name, or a grid whose length is not ``num_steps + 1``.
     """
     if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
         raise DomainError(f"num_steps must be an integer of at least 1, got {num_steps!r}.")
     if time_grid is None:
         return uniform_grid(num_steps)
+    if isinstance(time_grid, str):
+        if time_grid not in _NAMED:
+            raise ConfigError(f"time_grid must be one of {', '.join(_NAMED)}, times, or a function, got {time_grid!r}.")
+        return _NAMED[time_grid](num_steps)
     grid = time_grid(num_steps) if callable(time_grid) else time_grid
     if not isinstance(grid, Tensor) or grid.shape != (num_steps + 1,):
         shape = tuple(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__

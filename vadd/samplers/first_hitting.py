@@ -1,0 +1,78 @@
+"""First-hitting sampling: the times at which positions are revealed are drawn first."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from vadd.samplers.base import Jump, Sampler, SamplerState
+from vadd.samplers.run import SamplerRun
+
+__all__ = ["FirstHittingSampler"]
+
+
+@dataclass(frozen=True)
+class FirstHittingSampler(Sampler):
+    """Visits only the times at which something is revealed. It has the model's law.
+
+    A position is revealed when the mask probability falls below a uniform of its own; so the times of all reveals
+    are drawn at once, and in order they are the order statistics of the uniforms. Every row then goes from one of
+    its times to the next, at most ``N`` network calls for ``N`` masked positions, whatever ``num_steps``.
+
+    With ``num_steps=T`` the times are those of the grid: the law is that of ancestral sampling in ``T`` steps. With
+    ``num_steps=None`` they are continuous, one position at a time: its limit of infinitely many steps; a latent
+    that is kept for ``k`` steps is then kept for ``k`` tokens. Rows that are finished leave the network's batch.
+
+    References:
+        Zheng et al., "Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate
+        Categorical Sampling", arXiv 2409.02908.
+    """
+
+    has_model_law: ClassVar[bool] = True
+    takes_num_steps: ClassVar[Literal["always", "optional", "never"]] = "optional"
+
+    def jumps(self, run: SamplerRun) -> Iterable[Jump]:
+        # Positions that are never masked come after all others.
+        uniform = run.uniform().masked_fill(~run.is_masked(run.start), -1.0)
+        return self._continuous(run, uniform) if run.grid is None else self._on_grid(run, uniform)
+
+    def step(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
+        assert jump.target is not None
+        return run.reveal(state, jump, jump.target, rows=jump.active)
+
+    def _continuous(self, run: SamplerRun, uniform: Tensor) -> Iterator[Jump]:
+        """One position of each row at a time, in the order of decreasing uniforms."""
+        ordered, order = uniform.sort(-1, descending=True)
+        times = run.time_of(ordered.clamp(min=0))
+        for k in range(max(run.num_free)):
+            target = torch.zeros_like(uniform, dtype=torch.bool).scatter(-1, order[:, k : k + 1], True)
+            active = _active([n - k - 1 for n in run.num_free], uniform.device)
+            yield Jump(k, times[:, k], target=target & (uniform >= 0), active=active)
+
+    def _on_grid(self, run: SamplerRun, uniform: Tensor) -> Iterator[Jump]:
+        """Those jumps of each row that reveal something, the first of every row side by side, then the second."""
+        assert run.grid is not None
+        jumps = run.jumps()
+        last = len(jumps)
+        ends = torch.tensor([jump.masked[1] for jump in jumps], dtype=torch.float64, device=uniform.device)
+        # The first jump that ends with a mask probability of at most the uniform; past the last one for -1.
+        index = last - torch.searchsorted(ends.flip(0), uniform, right=True)
+        ordered, order = index.sort(-1)
+        is_new = torch.ones_like(ordered, dtype=torch.bool)
+        is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        rank = torch.empty_like(order).scatter(-1, order, is_new.cumsum(-1) - 1)
+        rank = rank.masked_fill(index == last, rank.shape[-1])
+        visits = index.new_full((len(index), rank.shape[-1] + 1), -1).scatter(-1, rank, index)[:, :-1].T
+        for k, rows in enumerate(visits.tolist()):
+            if max(rows) < 0:
+                return
+            t = run.times([run.grid[max(row, 0)] for row in rows])  # of finished rows: any
+            yield Jump(k, t, target=rank == k, rows=tuple(rows), active=_active(rows, uniform.device))
+
+
+def _active(left: list[int], device: torch.device) -> Tensor | None:
+    """The rows whose number is not negative; None for all."""
+    rows = [row for row, value in enumerate(left) if value >= 0]
+    return None if len(rows) == len(left) else torch.tensor(rows, device=device)
