@@ -40,8 +40,7 @@ class VADDModel(UniquelyNamedModule):
         latent_dropout: probability with which an objective, in training mode, replaces a row's
             latent by the null latent. The model then also holds a masked diffusion model without
             a latent: the null path, ``denoise(x_t, t, z=None)``.
-        latents: where the latents of :meth:`sample` and :meth:`infill` come from, unless :attr:`gate` or the call
-            says otherwise.
+        latents: where those of :meth:`sample` and :meth:`infill` come from, unless :attr:`gate` or the call says.
 
     Raises:
         ConfigError: if the parts do not fit together.
