@@ -10,7 +10,7 @@ from vadd import MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import Denoiser, EmptyRecognition, MLPDenoiser, MLPRecognition, Recognition
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation import diagnose_latent
-from vadd.priors import StandardNormalPrior
+from vadd.priors import CategoricalPrior, FlowPrior, LatentPrior, MixturePrior, StandardNormalPrior
 from vadd.schedules import LinearSchedule
 
 
@@ -42,7 +42,8 @@ class FixedRecognition(Recognition):
 
 def pair(denoiser, recognition, prior=1, vocab_size=2):
     process = MaskingProcess(LinearSchedule(), vocab_size)
-    return VADDModel(denoiser, StandardNormalPrior(prior), process), RecognitionGuide(recognition)
+    prior = StandardNormalPrior(prior) if isinstance(prior, int) else prior
+    return VADDModel(denoiser, prior, process), RecognitionGuide(recognition)
 
 
 COPIES = torch.tensor([[0, 0], [1, 1]]).repeat(100, 1)
@@ -75,6 +76,133 @@ def test_a_live_latent_carries_the_bit():
     # With z = 0 each token is a fair coin, 2 ln 2; with the latent one coin serves both, ln 2 and a little. Few
     # latents inside the logarithm underestimate the gain, by less than a tenth here.
     assert math.log(2) - 0.07 < report.mixture_off_loss < math.log(2)
+
+
+# Latents that are not normal
+
+
+def mixture_at(distance, scale):
+    """The mixture that is the aggregate of the two posteriors of :class:`FixedRecognition`."""
+    prior = MixturePrior(1, 2)
+    with torch.no_grad():
+        prior.loc.copy_(torch.tensor([[-distance], [distance]]))
+        prior.log_variance.fill_(2 * math.log(scale))
+    return prior
+
+
+def test_a_mixture_that_is_the_aggregate_leaves_no_gap():
+    """The KL, estimated from 16 draws of 200 rows, is then all information: one bit."""
+    distance, scale = 0.8, 0.1
+    model, guide = pair(SignDenoiser(6.0), FixedRecognition(distance, scale), prior=mixture_at(distance, scale))
+    report = diagnose_latent(model, guide, COPIES)
+    assert report.mutual_information == pytest.approx(math.log(2), abs=0.02)
+    assert abs(report.prior_gap) < 0.02
+    # Each log-ratio is ln 2, but for tails of the other component.
+    torch.testing.assert_close(report.kl_per_bin, torch.full((4,), math.log(2)).double(), atol=1e-3, rtol=0)
+    assert report.kl_per_dimension is None
+    assert report.active_units == 1
+
+
+def test_a_flow_at_its_start_reports_what_the_standard_normal_does():
+    reports = []
+    for prior in (StandardNormalPrior(1), FlowPrior(1, num_layers=2, hidden_size=4)):
+        model, guide = pair(SignDenoiser(6.0), FixedRecognition(0.8, 0.5), prior=prior)
+        reports.append(diagnose_latent(model, guide, COPIES))
+    normal, flow = reports
+    # From 200 and 3,200 draws of spread about one half, where the normal has a formula for the KL.
+    assert flow.mutual_information == pytest.approx(normal.mutual_information, abs=0.15)
+    assert flow.prior_gap == pytest.approx(normal.prior_gap, abs=0.15)
+    torch.testing.assert_close(flow.kl_per_bin, normal.kl_per_bin, atol=0.1, rtol=0)
+    assert normal.kl_per_bin.min() > 0.4
+    assert flow.kl_per_dimension is None
+
+
+class BitDenoiser(Denoiser):
+    """Both tokens the category of the first group, with log-odds ``strength``; other groups are not read."""
+
+    def __init__(self, strength, groups):
+        super().__init__()
+        self.vocab_size, self.num_tokens, self.latent_shape = 2, 2, torch.Size([groups, 2])
+        self.strength = strength
+
+    def forward(self, x_t, t, z):
+        return self.strength * z[:, :1].expand(-1, 2, -1)
+
+
+class BitRecognition(Recognition):
+    """Groups that hold the first token with log-odds ``logits``, one a group."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.latent_shape, self.logits = torch.Size([len(logits), 2]), logits
+
+    def forward(self, tokens, target, t):
+        sign = 2.0 * tokens[:, 0] - 1
+        half = 0.5 * sign[:, None] * torch.tensor(self.logits)
+        return dist.OneHotCategoricalStraightThrough(logits=torch.stack([-half, half], -1)).to_event(1)
+
+
+class SkewedPrior(LatentPrior):
+    """Prefers the second category of every group."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.latent_shape = torch.Size([groups, 2])
+
+    def forward(self, x_t, t):
+        logits = torch.tensor([0.0, 0.5]).expand(len(t), *self.latent_shape)
+        return dist.OneHotCategorical(logits=logits).to_event(1)
+
+
+def binary_entropy(logit):
+    p = 1 / (1 + math.exp(-logit))
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)
+
+
+def test_a_discrete_latent_is_measured_by_groups():
+    """Three groups, sure, unsure and idle: KL of each by formula, information of all, two active."""
+    logits = [9.0, 1.0, 0.0]
+    model, guide = pair(BitDenoiser(6.0, 3), BitRecognition(logits), prior=CategoricalPrior((3, 2)))
+    report = diagnose_latent(model, guide, COPIES)
+    kl = torch.tensor([math.log(2) - binary_entropy(logit) for logit in logits])
+    torch.testing.assert_close(report.kl_per_dimension, kl.expand(4, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(report.kl_per_bin, kl.double().sum().expand(4), atol=1e-5, rtol=0)
+    assert (report.active_units, report.num_latent) == (2, 3)
+    # The first group tells the sequence, and with it all that the others do: little more than one bit in all.
+    assert report.mutual_information == pytest.approx(math.log(2), abs=0.02)
+    assert report.mutual_information + report.prior_gap == pytest.approx(float(kl.sum()), abs=0.3)
+    assert "2 of 3 units active" in str(report)
+
+
+@pytest.mark.parametrize(("prior", "category"), [(CategoricalPrior((1, 2)), 0), (SkewedPrior(1), 1)])
+def test_a_discrete_latent_is_fixed_at_its_most_probable_category(prior, category):
+    """The one-step likelihood given that category, against that of both; zero would be no value of the latent."""
+    strength, p = 2.0, 1 / (1 + math.exp(-2.0))
+    weight = torch.softmax(torch.tensor([0.0, 0.5 if category else 0.0]), 0).tolist()
+    model, guide = pair(BitDenoiser(strength, 1), BitRecognition([3.0]), prior=prior)
+    report = diagnose_latent(model, guide, COPIES, num_latents=512)
+    joint = [math.log(sum(weight[c] * (p if c == bit else 1 - p) ** 2 for c in (0, 1))) for bit in (0, 1)]
+    off = [2 * math.log(p if bit == category else 1 - p) for bit in (0, 1)]
+    expected = sum(j - o for j, o in zip(joint, off, strict=True)) / 2
+    assert report.mixture_off_loss == pytest.approx(expected, abs=0.01)
+
+
+class WidePosterior(Recognition):
+    """The same wide distribution for all sequences, without a formula for its mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent_shape = torch.Size([1])
+
+    def forward(self, tokens, target, t):
+        shift = torch.distributions.transforms.AffineTransform(0.0, 3.0, event_dim=1)
+        return dist.TransformedDistribution(dist.Normal(torch.zeros(len(t), 1), 1.0).to_event(1), [shift])
+
+
+def test_draws_do_not_make_a_unit_active():
+    """Means of 256 draws of variance 9 vary by 0.035 of themselves, more than the threshold of 0.01."""
+    model, guide = pair(SignDenoiser(0.0), WidePosterior())
+    assert diagnose_latent(model, guide, COPIES).active_units == 0
 
 
 def test_nothing_is_left_behind():
