@@ -403,6 +403,7 @@ def evaluate(
                 num_latents=num_latents,
                 latents=latents,
                 num_draws=args.num_draws,
+                num_jumps=None if design.modes else steps,  # all of them, as where latents are shared
             )
             rows[str(steps)] = {"nats": result.nats, "stderr": result.stderr, "bounds": result.bounds}
             if label == "sampler":
