@@ -240,10 +240,10 @@ def test_half_precision_weights_give_densities_in_float32(name, shape):
     assert distribution.log_prob(z).dtype == torch.float32
 
 
-@pytest.mark.parametrize("engine", ["svi", "module"])
+@pytest.mark.parametrize("engine", ["svi", "module", "vectorized"])
 @pytest.mark.parametrize(("name", "shape"), real_priors())
 def test_every_parameter_of_a_prior_is_trained(name, shape, engine):
-    """Both engines: after two steps each tensor of prior, denoiser and recognition has moved."""
+    """Both engines, and particles in one pass: after three steps each tensor of the prior has moved."""
     is_discrete = "categorical" in name or name == "uniform"
     prior = REAL[name](shape)
     if name == "trunk":
@@ -256,7 +256,8 @@ def test_every_parameter_of_a_prior_is_trained(name, shape, engine):
     if name == "vamp":
         prior.attach_recognition(recognition)
     before = {key: p.clone() for key, p in prior.named_parameters()}
-    x_0, elbo = torch.randint(VOCAB, (16, LENGTH)), DELBO(process)
+    particles = {"num_particles": 2, "vectorize_particles": True} if engine == "vectorized" else {}
+    x_0, elbo = torch.randint(VOCAB, (16, LENGTH)), DELBO(process, **particles)
     if engine == "svi":
         svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), loss=elbo)
         for _ in range(3):
