@@ -48,6 +48,7 @@ from vadd.priors import (
 )
 from vadd.recipes import DEFAULT_LAW, Recipe, get_recipe
 from vadd.reporting import environment, write_report
+from vadd.samplers.gate import resolve_plan
 from vadd.schedules import LinearSchedule
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -401,6 +402,7 @@ def evaluate(
                 bound="finite-step",
                 num_steps=steps,
                 num_latents=num_latents,
+                proposal=_proposal(model, latents, steps),
                 latents=latents,
                 num_draws=args.num_draws,
                 num_jumps=None if design.modes else steps,  # all of them, as where latents are shared
@@ -427,6 +429,12 @@ def evaluate(
             "summary": str(latent),
         }
     return report
+
+
+def _proposal(model: VADDModel, latents: str | None, num_steps: int) -> str:
+    """The tighter one: a guide that explains all masked tokens is too narrow for what a short jump reveals."""
+    plan = resolve_plan(latents or model.gate or model.latents, num_steps)
+    return "mixture" if "fresh" in plan and num_steps > 1 and model.has_latent else "guide"
 
 
 def _finite(value: float) -> float | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ def fit_gate(
     modes: Sequence[Mode] = _MODES,
     time_grid: TimeGrid | None = None,
     num_latents: int = 16,
-    proposal: Proposal = "guide",
+    proposal: Proposal | None = None,
     num_draws: int = 1,
     margin: float = 2.0,
     is_frozen: Flags | None = None,
@@ -85,7 +85,9 @@ def fit_gate(
         num_steps: the numbers of steps ``T`` to choose for. The cost grows with the largest.
         modes: the modes to choose from; with ``"null"`` alone or without it no margin applies.
         time_grid: as in :func:`vadd.samplers.sample`, a function of the number of steps.
-        num_latents, proposal, num_draws, is_frozen, is_padding, condition, seed, rows_per_call: as in
+        proposal: where latents come from; default the guide for a shared latent, and half guide, half prior for fresh
+            ones, since a guide that explains all masked tokens is too narrow for the few that a jump reveals.
+        num_latents, num_draws, is_frozen, is_padding, condition, seed, rows_per_call: as in
             :func:`~vadd.evaluation.log_likelihood_bound`.
         margin: standard errors by which a plan must beat the null latent.
 
@@ -99,11 +101,14 @@ def fit_gate(
     costs: dict[int, GateCosts] = {}
     for steps in num_steps:
         masks, latents = (torch.Generator(x_0.device).manual_seed(seed + k) for k in (0, 1))
-        integral = LatentIntegral(model, guide, num_latents, proposal, "fresh", latents, rows_per_call)
+        integral = LatentIntegral(model, guide, num_latents, proposal or "guide", "fresh", latents, rows_per_call)
+        fresh = integral
+        if proposal is None and num_latents > 1:
+            fresh = replace(integral, proposal="mixture", num_latents=2 * (num_latents // 2))
         grid = resolve_grid(steps, time_grid)
         with evaluating(model, guide):
             parts = [
-                _average(score_modes(integral, rows, grid, masks, given) for _ in range(num_draws))
+                _average(score_modes(integral, fresh, rows, grid, masks, given) for _ in range(num_draws))
                 for rows, given in slices(x_0, options, rows_per_call)
             ]
         scores = PlanScores(*(torch.cat(pieces, -1) for pieces in zip(*parts, strict=True)))
