@@ -37,13 +37,13 @@ def check_density(name: str, distribution: Distribution) -> None:
     Raises:
         AssertionError: if draws and density disagree.
     """
-    dtype = distribution.sample().dtype
 
     def log_prob(z: Tensor) -> Tensor:
         return distribution.log_prob(z.to(dtype)).double()
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        dtype = distribution.sample().dtype
         for kind in ("sample", "rsample") if distribution.has_rsample else ("sample",):
             draw: Any = getattr(distribution, kind)
             references = _references(draw(torch.Size([_NUM_DRAWS])).double())
