@@ -120,14 +120,20 @@ def is_far_from_uniform(values, expected):
     return bool(((below - values * expected).abs() > 2 + 1e-6).any())
 
 
-@pytest.mark.parametrize("uniform", [0.0, 0.3, 1 / 3, 0.7, 1 - 2**-53])
-def test_no_rounding_leaves_the_table(uniform):
-    """Probabilities whose sums are not exact, and numbers on the borders."""
-    law = StepLaw.uniform([1, 3, None, 7, 10, 49])
-    values = torch.tensor([uniform, *law.probabilities, sum(law.probabilities[:-1])], dtype=torch.float64)
-    jumps = JumpTable(law).draw(torch.cat([values, values.nextafter(torch.zeros_like(values))]).clamp(0))
+@pytest.mark.parametrize("law", [StepLaw.log_uniform(16), StepLaw.uniform(range(1, 8)), StepLaw.uniform([3, None])])
+def test_no_rounding_leaves_the_table(law):
+    """Numbers on the borders, of probabilities whose sums are not exact."""
+    borders = torch.tensor([0.0, *law.probabilities, sum(law.probabilities[:-1]), 1 - 2**-53], dtype=torch.float64)
+    jumps = JumpTable(law).draw(torch.cat([borders, borders.nextafter(torch.zeros_like(borders))]))
     assert ((jumps.t > jumps.s) & (jumps.s >= 0) & (jumps.t <= 1)).all()
     assert ((jumps.rest >= 0) & (jumps.rest < 1)).all()
+
+
+def test_an_interval_holds_its_lower_border():
+    jumps = JumpTable(StepLaw.uniform([1, 2, 5, None])).draw(torch.tensor([0.0, 0.25, 0.5, 0.75], dtype=torch.float64))
+    assert jumps.num_steps.tolist() == [1, 2, 5, torch.inf]
+    assert jumps.rest.tolist() == [0.0] * 4
+    assert (jumps.t == 1).all()
 
 
 def test_each_row_has_the_law_of_the_steps_and_of_their_jumps():

@@ -83,6 +83,7 @@ def test_it_charges_no_kl_and_trains_no_guide():
     loss = elbo(model, guide)(X_0)
     loss.backward()
     assert elbo.last_terms.kl == 0
+    assert not elbo.weigh(elbo.corrupt(X_0)).latent.any()
     assert loss.detach() == elbo.last_terms.reconstruction
     assert not any(p.grad.any() for p in guide.parameters() if p.grad is not None)
     assert model.denoiser.tables.grad.any()

@@ -203,6 +203,13 @@ def test_rows_of_a_batch_are_weighted_by_their_own_number_of_steps():
     assert (batch.x_1 == 2).all()
 
 
+def test_numbers_of_masked_tokens_are_stratified_together_with_the_steps():
+    process = make_pair(tokens=4)[0].process
+    batch = SharedLatentELBO(process, StepLaw.uniform([2, None])).corrupt(torch.zeros(800, 4, dtype=torch.long))
+    counts = batch.is_masked[batch.num_steps.isinf()].sum(-1).bincount(minlength=5)
+    assert abs(counts - torch.tensor([0, 100, 100, 100, 100])).max() <= 1
+
+
 def test_frozen_tokens_count_for_rows_of_infinitely_many_steps():
     process = make_pair(tokens=4)[0].process
     x_0 = torch.zeros(40, 4, dtype=torch.long)
