@@ -50,18 +50,16 @@ class Spline(NamedTuple):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values and log-derivatives at ``x``, shape ``(...)``."""
-        inside = x.clamp(-self.bound, self.bound)  # selected at the end, so that the outside has finite gradients
-        left, bottom, width, height, low, high = self._bins(inside, self.left)
-        share = ((inside - left) / width).clamp(0, 1)
+        left, bottom, width, height, low, high = self._bins(x, self.left)
+        share = ((x - left) / width).clamp(0, 1)  # outside too, so that gradients are finite there
         y = bottom + height * _rise(share, height / width, low, high)
         return self._select(x, y, _log_slope(share, height / width, low, high))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The ``x`` that are mapped to ``y``, and the log-derivatives of the inverse there."""
-        inside = y.clamp(-self.bound, self.bound)
-        left, bottom, width, height, low, high = self._bins(inside, self.bottom)
+        left, bottom, width, height, low, high = self._bins(y, self.bottom)
         steep = height / width
-        rise = ((inside - bottom) / height).clamp(0, 1)
+        rise = ((y - bottom) / height).clamp(0, 1)
         bend = rise * (low + high - 2 * steep)
         # The root in [0, 1] of a quadratic, in the form that does not cancel.
         a, b, c = steep - low + bend, low - bend, -steep * rise
