@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
+from vadd.testing.chain import exact_log_likelihood, exact_sampler_distribution
+from vadd.testing.enumeration import all_masks, all_sequences, reveal_probability, token_scores
 from vadd.testing.nodes import distribution_nodes, latent_nodes
 from vadd.types import Distribution, Flags, PerSequence, Tokens
 
@@ -36,91 +37,6 @@ _NUM_TIMES = 16
 
 # What a bound earns at (x_0, is_masked, t): one value a row.
 _Term = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def all_sequences(vocab_size: int, num_tokens: int) -> Tokens:
-    """All ``vocab_size**num_tokens`` sequences, the last position running fastest."""
-    return torch.cartesian_prod(*[torch.arange(vocab_size)] * num_tokens).reshape(-1, num_tokens)
-
-
-def all_masks(num_tokens: int) -> Bool[Tensor, "masks dim"]:
-    """All ``2**num_tokens`` sets of positions; row ``k`` holds the binary digits of ``k``."""
-    return all_sequences(2, num_tokens).bool()
-
-
-@torch.no_grad()
-def exact_log_likelihood(
-    model: Any,
-    x_0: Tokens,
-    *,
-    num_steps: int,
-    time_grid: TimeGrid | None = None,
-    latents: Literal["fresh", "shared", "null"] = "fresh",
-    num_nodes: int | None = None,
-) -> PerSequence:
-    """Log-probability that the sampler in ``num_steps`` steps ends in each of the sequences.
-
-    A recursion over the sets of masked positions, backwards from time 0.
-
-    Args:
-        model: the model.
-        x_0: clean sequences, shape ``(batch, dim)``.
-        num_steps: number of reverse steps ``T``.
-        time_grid: as in :func:`vadd.samplers.sample`; default uniform.
-        latents: as in :func:`vadd.samplers.sample`.
-        num_nodes: as in :func:`~vadd.testing.nodes.distribution_nodes`.
-    """
-    batch, dim = x_0.shape
-    masks = all_masks(dim)
-    left, is_subset = _differences(masks)
-    num_shown, num_left = masks.sum(-1), masks.sum(-1)[left]
-    grid = resolve_grid(num_steps, time_grid)
-    # Rows: every sequence with every set of its positions masked.
-    sequences = x_0.repeat_interleave(len(masks), 0)
-    x_t = sequences.masked_fill(masks.repeat(batch, 1), model.process.mask_id)
-    shared = _nodes_at_start(model, x_0, num_nodes) if latents == "shared" else None
-    # After the last jump nothing is masked: probability one for the empty set, zero for others.
-    reach = torch.full((1, batch, len(masks)), -torch.inf, dtype=torch.float64)
-    reach[..., 0] = 0.0
-    for t, s in reversed(list(zip(grid[:-1], grid[1:], strict=True))):
-        times = t.expand(len(x_t))
-        if shared is not None:
-            z = shared[0].repeat_interleave(len(masks), 1)
-            log_weights = None
-        elif latents == "null":
-            z, log_weights = None, None
-        else:
-            z, log_weights = latent_nodes(model, x_t, times, num_nodes)
-        scores = _token_scores(model, x_t, times, z, sequences)
-        shown = torch.stack([scores[..., mask].sum(-1) for mask in masks], -1)
-        if log_weights is not None:
-            shown = (log_weights[..., None] + shown).logsumexp(0, keepdim=True)
-        shown = shown.reshape(-1, batch, len(masks), len(masks))  # node, sequence, masked set, revealed set
-        u = _reveal_probability(model, t, s)
-        choice = torch.where(is_subset, u**num_shown * (1 - u) ** num_left, 0.0).log()
-        reach = (choice + shown + reach[:, :, left]).logsumexp(-1)
-    from_start = reach[..., -1]
-    return from_start[0] if shared is None else (shared[1] + from_start).logsumexp(0)
-
-
-def exact_sampler_distribution(
-    model: Any,
-    num_tokens: int,
-    *,
-    num_steps: int,
-    time_grid: TimeGrid | None = None,
-    latents: Literal["fresh", "shared", "null"] = "fresh",
-    num_nodes: int | None = None,
-) -> Float[Tensor, " sequences"]:
-    """Probability of each of :func:`all_sequences` under the sampler; they sum to one."""
-    return exact_log_likelihood(
-        model,
-        all_sequences(model.process.vocab_size, num_tokens),
-        num_steps=num_steps,
-        time_grid=time_grid,
-        latents=latents,
-        num_nodes=num_nodes,
-    ).exp()
 
 
 @torch.no_grad()
@@ -202,7 +118,7 @@ def exact_finite_step_bound(
     grid = resolve_grid(num_steps, time_grid)
     bound = torch.zeros(len(x_0), dtype=torch.float64)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
-        u = _reveal_probability(model, t, s)
+        u = reveal_probability(model, t, s)
         for is_masked, probability in _masks_at(model, t, x_0.shape[1]):
             if target == "masked":
                 fit, kl = _explain(model, guide, x_0, is_masked, is_masked, t, num_nodes)
@@ -247,7 +163,7 @@ def exact_shared_bound(
 
     def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
         x_t = x_0.masked_fill(is_masked, model.process.mask_id)
-        fit = _select_sum(_token_scores(model, x_t, t.expand(len(x_0)), z, x_0), is_masked)
+        fit = _select_sum(token_scores(model, x_t, t.expand(len(x_0)), z, x_0), is_masked)
         return _expect(log_weights, fit)
 
     divergence = _divergence(posterior, prior, num_nodes)
@@ -256,7 +172,7 @@ def exact_shared_bound(
     bound = -divergence
     grid = resolve_grid(num_steps, time_grid)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
-        u = _reveal_probability(model, t, s)
+        u = reveal_probability(model, t, s)
         for is_masked, probability in _masks_at(model, t, x_0.shape[1]):
             bound = bound + probability * u * term(x_0, is_masked, t)
     return bound
@@ -283,11 +199,6 @@ def _masks_at(model: Any, t: Tensor, dim: int) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _reveal_probability(model: Any, t: Tensor, s: Tensor) -> Tensor:
-    alpha_t, alpha_s = model.process.schedule.alpha(t), model.process.schedule.alpha(s)
-    return (alpha_s - alpha_t) / (1 - alpha_t)
-
-
 def _explain(
     model: Any, guide: Any, x_0: Tensor, is_masked: Tensor, target: Tensor, t: Tensor, num_nodes: int | None
 ) -> tuple[Tensor, Tensor]:
@@ -297,7 +208,7 @@ def _explain(
     x_s = x_0.masked_fill(is_masked & ~target, mask_id)
     posterior = guide.recognition(x_s, target.expand(x_0.shape), times)
     z, log_weights = distribution_nodes(posterior, num_nodes)
-    fit = _select_sum(_token_scores(model, x_t, times, z, x_0), target)
+    fit = _select_sum(token_scores(model, x_t, times, z, x_0), target)
     return _expect(log_weights, fit), _divergence(posterior, model.prior(x_t, times), num_nodes)
 
 
@@ -317,29 +228,9 @@ def _prior_scores(
 ) -> tuple[Tensor, Tensor]:
     x_t, times = x_0.masked_fill(is_masked, model.process.mask_id), t.expand(len(x_0))
     z, log_weights = latent_nodes(model, x_t, times, num_nodes)
-    return _token_scores(model, x_t, times, z, x_0), log_weights
-
-
-def _nodes_at_start(model: Any, x_0: Tensor, num_nodes: int | None) -> tuple[Tensor, Tensor]:
-    start = torch.full_like(x_0, model.process.mask_id)
-    return latent_nodes(model, start, torch.ones(len(x_0), dtype=torch.float64), num_nodes)
-
-
-def _token_scores(model: Any, x_t: Tensor, t: Tensor, z: Tensor | None, x_0: Tensor) -> Tensor:
-    """``log mu^i(x_0^i | x_t, z, t)`` at every position, shape ``(nodes, batch, dim)``."""
-    log_p = model.denoise(x_t, t, z).logits.double().log_softmax(-1)
-    log_p = log_p.reshape(-1, *log_p.shape[-3:])
-    return log_p.gather(-1, x_0.expand(log_p.shape[:-1])[..., None])[..., 0]
+    return token_scores(model, x_t, times, z, x_0), log_weights
 
 
 def _select_sum(scores: Tensor, where: Flags | Tensor) -> Tensor:
     """Sum over the positions of one set; selected first, so that nothing elsewhere matters."""
     return scores[..., where].sum(-1)
-
-
-def _differences(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of the set ``M`` without ``S`` for each pair of sets, and whether ``S`` is a subset of ``M``."""
-    place = 2 ** torch.arange(masks.shape[1] - 1, -1, -1)
-    remaining = masks[:, None] & ~masks[None]
-    is_subset = ~(masks[None] & ~masks[:, None]).any(-1)
-    return (remaining * place).sum(-1), is_subset
