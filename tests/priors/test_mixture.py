@@ -80,3 +80,27 @@ def test_components_part_in_training():
         optimizer.step()
     assert sorted(prior.loc[:, 0].tolist()) == pytest.approx([-2, 2], abs=0.15)
     assert float(loss.detach()) == pytest.approx(math.log(2) + math.log(0.3) + 1.419, abs=0.2)
+
+
+@pytest.mark.parametrize("latent_shape", [3, (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_density_by_products_is_that_of_any_mixture(latent_shape, dtype):
+    prior = MixturePrior(latent_shape, 5).to(dtype)
+    with torch.no_grad():
+        prior.log_variance.uniform_(-6, 2)
+        prior.logits.normal_()
+    x_t, t = torch.zeros(4, 6, dtype=torch.int64), torch.ones(4, dtype=dtype)
+    fast = prior(x_t, t)
+    plain = fast.expand((4,))  # knows nothing of the rows being alike
+    assert plain._parameters is None
+    z = fast.sample((7,)).requires_grad_()
+    values, gradients = [], []
+    for distribution in (fast, plain):
+        value = distribution.log_prob(z)
+        values.append(value)
+        gradients.append(torch.autograd.grad(value.sum(), [z, *prior.parameters()], retain_graph=True))
+    assert values[0].dtype == dtype
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(values[0], values[1], **tolerance)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)

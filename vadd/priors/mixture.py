@@ -1,9 +1,11 @@
 """A mixture of normals as prior."""
 
+import math
 from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vadd.backbones.base import diagonal_normal
@@ -81,18 +83,57 @@ class MixturePrior(LatentPrior):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Distribution:
-        shape = (x_t.shape[0], *self.loc.shape)
-        loc, log_variance = self.loc.expand(shape), self.log_variance.expand(shape)
         is_padded = padded_rows(is_padding, self.latent_shape)
-        if is_padded is not None:
-            loc, log_variance = (value.masked_fill(is_padded[:, None], 0.0) for value in (loc, log_variance))
+        if is_padded is None:
+            normals = diagonal_normal(self.loc, self.log_variance).base_dist
+            return _AlikeMixture.of(self.logits, normals, x_t.shape[0])
+        shape = (x_t.shape[0], *self.loc.shape)
+        loc, log_variance = (
+            value.expand(shape).masked_fill(is_padded[:, None], 0.0) for value in (self.loc, self.log_variance)
+        )
         # One normal for each row and mixture component; its axes of the latent are the event.
         base = diagonal_normal(loc, log_variance).base_dist
         return mixture(self.logits, base.to_event(len(self.latent_shape)))
 
 
+class _AlikeMixture(dist.MixtureSameFamily):
+    """Mixture of diagonal normals that is the same in every row: two matrix products give all densities.
+
+    Its copies by ``expand`` know nothing of that, and compute densities as any mixture does.
+    """
+
+    #: Log-weights ``(components,)``, locations and scales ``(components, latent)``, in float64.
+    _parameters: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, logits: Tensor, normals: dist.Normal, batch: int) -> "_AlikeMixture":
+        """The mixture of normals of shape ``(components, *latent_shape)``, for ``batch`` rows."""
+        weights, components = _rows(logits, normals.to_event(normals.loc.ndim - 1).expand((batch, len(logits))))
+        self = cls(weights, components, validate_args=False)
+        self._parameters = (
+            logits.double().log_softmax(-1),
+            normals.loc.double().flatten(1),
+            normals.scale.double().flatten(1),
+        )
+        return self
+
+    def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*rows"]:
+        if self._parameters is None:
+            return super().log_prob(value)
+        log_weights, loc, scale = self._parameters
+        # In float64, where the squares that cancel leave digits enough.
+        z, precision = value.double().flatten(value.ndim - len(self.event_shape)), scale**-2
+        distance = z.square() @ precision.T - 2 * z @ (loc * precision).T + (loc.square() * precision).sum(-1)
+        log_density = -0.5 * distance - scale.log().sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+        dtype = torch.promote_types(value.dtype, self.component_distribution.base_dist.loc.dtype)
+        return (log_weights + log_density).logsumexp(-1).to(dtype)
+
+
 def mixture(logits: Tensor, components: Distribution) -> Distribution:
     """Mixture over the last batch axis of ``components``, shape ``(batch, components)``, in float32 or wider."""
+    return dist.MixtureSameFamily(*_rows(logits, components), validate_args=False)
+
+
+def _rows(logits: Tensor, components: Distribution) -> tuple[Distribution, Distribution]:
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).expand(components.batch_shape)
-    weights = dist.Categorical(logits=logits, validate_args=False)
-    return dist.MixtureSameFamily(weights, components, validate_args=False)
+    return dist.Categorical(logits=logits, validate_args=False), components
