@@ -91,7 +91,8 @@ def test_density_by_products_is_that_of_any_mixture(latent_shape, dtype):
         prior.logits.normal_()
     x_t, t = torch.zeros(4, 6, dtype=torch.int64), torch.ones(4, dtype=dtype)
     fast = prior(x_t, t)
-    plain = fast.expand((4,))  # knows nothing of the rows being alike
+    assert fast.expand((4,)) is fast
+    plain = fast.expand((7, 4))  # knows nothing of the rows being alike
     assert plain._parameters is None
     z = fast.sample((7,)).requires_grad_()
     values, gradients = [], []

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -99,7 +100,7 @@ class MixturePrior(LatentPrior):
 class _AlikeMixture(dist.MixtureSameFamily):
     """Mixture of diagonal normals that is the same in every row: two matrix products give all densities.
 
-    Its copies by ``expand`` know nothing of that, and compute densities as any mixture does.
+    Copies of another batch shape know nothing of that, and compute densities as any mixture does.
     """
 
     #: Log-weights ``(components,)``, locations and scales ``(components, latent)``, in float64.
@@ -116,6 +117,11 @@ class _AlikeMixture(dist.MixtureSameFamily):
             normals.scale.double().flatten(1),
         )
         return self
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
+        if torch.Size(batch_shape) == self.batch_shape:
+            return self  # a plate asks for the shape that is there
+        return super().expand(torch.Size(batch_shape), _instance)
 
     def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*rows"]:
         if self._parameters is None:
