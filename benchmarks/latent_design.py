@@ -393,7 +393,7 @@ def evaluate(
     for label, latents in choices.items():
         rows = {}
         # To the number of tokens where "never worse than the MDM" is to be seen.
-        last = {x_0.shape[1]} if name in FINALISTS and label == "sampler" else set()
+        last = {x_0.shape[1]} if name in FINALISTS and label == "sampler" and args.to_the_end else set()
         for steps in sorted({*STEPS, *last} if x_0.shape[1] > STEPS[-1] else STEPS):
             result = log_likelihood_bound(
                 model,
@@ -510,8 +510,8 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
     curves = {
         label: {
             t: {
-                **(mean_of(lambda run, label=label, t=t: run["curves"][label][t]["nats"]) or {}),
-                "stderr": statistics.fmean(run["curves"][label][t]["stderr"] for run in runs),
+                **(mean_of(lambda run, label=label, t=t: run["curves"][label].get(t, {}).get("nats")) or {}),
+                "stderr": runs[0]["curves"][label][t]["stderr"],
             }
             for t in runs[0]["curves"][label]
         }
@@ -554,12 +554,17 @@ def goals(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for design in dict.fromkeys(run["design"] for run in runs):
         own = [run for run in runs if run["design"] == design]
         report["excess"][design] = {
-            t: statistics.fmean(run["curves"]["sampler"][t]["nats"] for run in own) - reference
+            t: statistics.fmean(r["curves"]["sampler"][t]["nats"] for r in own if t in r["curves"]["sampler"])
+            - reference
             for t in own[0]["curves"]["sampler"]
         }
         paired = [(run, by_seed["mdm", run["seed"]]) for run in own if run["seed"] in seeds]
         report["minus_mdm"][design] = {
-            t: _paired([(run["rows"][t], mdm["rows"][t]) for run, mdm in paired]) for t in own[0]["rows"] if paired
+            t: _paired(
+                [(run["rows"][t], mdm["rows"][t]) for run, mdm in paired if t in run["rows"] and t in mdm["rows"]]
+            )
+            for t in own[0]["rows"]
+            if paired
         }
     return report
 
@@ -631,6 +636,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("outputs/latent_design"), help="folder of single runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "figures", help="folder of the picture")
+    parser.add_argument("--to-the-end", action="store_true", help="finalists at as many steps as tokens, too")
     parser.add_argument("--again", action="store_true", help="repeat runs whose file is there")
     parser.add_argument("--merge", action="store_true", help="run nothing, write the results")
     parser.add_argument("--threads", type=int, default=1)
