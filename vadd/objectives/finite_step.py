@@ -27,7 +27,7 @@ class FiniteStepELBO(DiffusionELBO):
 
     With ``u`` the reveal probability of a jump and ``n`` the number of masked tokens,
 
-    .. math:: -\sum_{jumps} E_q E_r\Big[u \sum_{i \in M} \log \mu^i\Big] - (1 - (1-u)^n)\, KL(r \| p)
+    .. math:: -\sum_{jumps} E_q\bigg[E_r\Big[u \sum_{i \in M} \log \mu^i\Big] - (1 - (1-u)^n)\, KL(r \| p)\bigg]
 
     for a recognition model that explains all masked tokens (``target="masked"``); with
     ``target="revealed"`` the revealed set ``S`` is drawn, and the recognition model sees and
@@ -123,8 +123,8 @@ class ContinuousTimeELBO(DiffusionELBO):
 class SharedLatentELBO(DiffusionELBO):
     r"""Bound on the log-likelihood of a trajectory with one latent, drawn from ``p(z | all masked)``.
 
-    .. math:: E_r\Big[\sum_{jumps} u \sum_{i \in M} \log \mu^i(x_t, z)\Big]
-        - KL\big(r(z \mid x_0) \,\|\, p(z \mid [M] \dots [M])\big),
+    .. math:: -E_r\Big[\sum_{jumps} E_q\, u \sum_{i \in M} \log \mu^i(x_t, z)\Big]
+        + KL\big(r(z \mid x_0) \,\|\, p(z \mid [M] \dots [M])\big),
 
     one KL in all; for infinitely many steps ``w(t)`` replaces the sum. The weights match the
     sampler: those of infinitely many steps bound nothing for few.
