@@ -107,3 +107,8 @@ def test_the_random_state_stays():
     before = torch.get_rng_state()
     check_density("it", normal(2))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_constant_component_has_no_density():
+    with pytest.raises(AssertionError, match="vary in every component"):
+        check_density("it", dist.Delta(torch.zeros(BATCH, 2), event_dim=1))

@@ -46,7 +46,7 @@ def check_density(name: str, distribution: Distribution) -> None:
         dtype = distribution.sample().dtype
         for kind in ("sample", "rsample") if distribution.has_rsample else ("sample",):
             draw: Any = getattr(distribution, kind)
-            references = _references(draw(torch.Size([_NUM_DRAWS])).double())
+            references = _references(name, draw(torch.Size([_NUM_DRAWS])).double())
             for reference in references if kind == "sample" else references[:1]:
                 z, other = draw(torch.Size([_NUM_DRAWS])).double(), reference.sample()
                 at_draws = torch.sigmoid(reference.log_prob(z) - log_prob(z))
@@ -63,12 +63,14 @@ def check_density(name: str, distribution: Distribution) -> None:
                     )
 
 
-def _references(draws: Tensor) -> list["_Reference"]:
+def _references(name: str, draws: Tensor) -> list["_Reference"]:
     """Distributions near that of the draws, shape ``(draws, batch, *event)``."""
     if bool(((draws == 0) | (draws == 1)).all()) and bool((draws.sum(-1) == 1).all()):
         return [_OneHotReference(draws)]
+    if not bool(draws.std(0).min() > 0):
+        raise AssertionError(f"draws of {name} must be finite and vary in every component.")
     size = draws.shape[2:].numel()
-    direction = torch.randn(size, dtype=draws.dtype)
+    direction = torch.randn(size, dtype=draws.dtype, device=draws.device)
     direction = 0.7 * direction / direction.norm()
     narrower = math.sqrt(1 - 0.5 / math.sqrt(size))
     return [_NormalReference(draws, 0 * direction, narrower), _NormalReference(draws, direction, 1.0)]
@@ -117,7 +119,7 @@ class _NormalReference(_Reference):
         self.root = scale * root
 
     def sample(self) -> Tensor:
-        noise = torch.randn(self.shape, dtype=self.loc.dtype).flatten(2).transpose(0, 1)
+        noise = torch.randn(self.shape, dtype=self.loc.dtype, device=self.loc.device).flatten(2).transpose(0, 1)
         return (self.loc + noise @ self.root.mT).transpose(0, 1).reshape(self.shape)
 
     def log_prob(self, z: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.distributions.transforms import AffineTransform, ReshapeTransform, Tr
 
 from vadd.backbones.base import limited_scale
 from vadd.backbones.families.base import Family, Features, Output, SiteFlags
-from vadd.backbones.families.normal import require_several
+from vadd.backbones.families.normal import limited, require_several
 from vadd.errors import ConfigError
 from vadd.registry import register
 from vadd.types import Distribution
@@ -131,7 +131,7 @@ class _GivenCoupling(Transform):
         if self.is_active is not None:
             y = y.masked_fill(~self.is_active[..., None], 0.0)
         log_scale, shift = y.chunk(2, -1)
-        return _MAX_LOG_SCALE * torch.tanh(log_scale / _MAX_LOG_SCALE), shift
+        return _MAX_LOG_SCALE * torch.tanh(log_scale / _MAX_LOG_SCALE), limited(shift)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The kept and the moved half."""

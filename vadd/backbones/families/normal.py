@@ -88,7 +88,7 @@ class FullNormal(Family):
 
 
 def limited(x: Tensor) -> Tensor:
-    """Entries of a covariance's factor in units of the diagonal, within what float32 can factorize."""
+    """Numbers in units of a standard deviation, within what float32 can factorize and invert."""
     return x.clamp(-100.0, 100.0)
 
 
