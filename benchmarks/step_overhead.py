@@ -26,8 +26,11 @@ from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition
 from vadd.data import load_digits_tokens
 from vadd.priors import StandardNormalPrior
+from vadd.recipes import get_recipe
 from vadd.reporting import write_report
-from vadd.samplers import ancestral_step
+from vadd.samplers import AncestralSampler, SamplerRun, SamplerState
+from vadd.samplers.latents import resolve_latents
+from vadd.samplers.time_grid import resolve_grid
 from vadd.schedules import LinearSchedule
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +83,7 @@ def digits_workload(batch_size: int, rounds: int) -> Workload:
     data = load_digits_tokens()
 
     def build(latent_size: int) -> Pair:
-        return digits_svi.build(data, latent_size)
+        return digits_svi.build(data, get_recipe("paper" if latent_size else "mdm"), latent_size)
 
     return Workload("digits MLP", data.train[:batch_size], 16, build, rounds)
 
@@ -178,12 +181,17 @@ def svi_step(model: VADDModel, guide: RecognitionGuide, x_0: Tensor) -> Step:
 
 def sampling_step(model: VADDModel, x_t: Tensor) -> Step:
     """The step from t = 1/2 to 3/8, one of eight, with a fresh latent."""
-    times = torch.full(x_t.shape[:1], 0.5, device=x_t.device)
+    run = SamplerRun(
+        model=model,
+        start=torch.full_like(x_t, model.process.mask_id),
+        grid=tuple(resolve_grid(8, None).tolist()),
+        latents=resolve_latents("fresh", model, 8, x_t.shape[1]),
+    )
+    sampler, state, jump = AncestralSampler(), SamplerState(x_t), run.jumps()[4]
 
     @torch.no_grad()
     def step() -> None:
-        z = model.prior(x_t, times).sample()
-        ancestral_step(model, x_t, 0.5, 0.375, z)
+        sampler.step(run, state, jump)
 
     return step
 
