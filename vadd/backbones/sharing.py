@@ -73,3 +73,12 @@ def attach_parts(module: nn.Module, denoiser: Denoiser) -> None:
     for part in module.modules():
         if isinstance(part, SharesDenoiser):
             part.attach(denoiser)
+
+
+def check_attached(part: nn.Module, denoiser: Denoiser) -> None:
+    """Raise :class:`ConfigError` if the part shares the features of another denoiser than this one, or of none yet."""
+    if isinstance(part, SharesDenoiser) and part.denoiser is not denoiser:
+        raise ConfigError(
+            f"{type(part).__name__} shares another denoiser than the model's, perhaps as a copy made apart from the "
+            "model: call attach(model.denoiser), or copy model and guide together."
+        )

@@ -11,6 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
+from vadd.backbones.sharing import check_attached
 from vadd.errors import ConfigError, DomainError, NonFiniteError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -167,11 +168,14 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 f"the objective's process ({own.schedule}, vocab_size {own.vocab_size}) is not the model's "
                 f"({other.schedule}, vocab_size {other.vocab_size}); pass model.process."
             )
-        if isinstance(guide, RecognitionGuide) and guide.latent_shape != model.latent_shape:
+        if not isinstance(guide, RecognitionGuide):
+            return
+        if guide.latent_shape != model.latent_shape:
             raise ConfigError(
                 "model and guide disagree on latent_shape: "
                 f"{tuple(model.latent_shape)} and {tuple(guide.latent_shape)}."
             )
+        check_attached(guide.recognition, model.denoiser)
 
     def _draw(
         self,
