@@ -81,7 +81,7 @@ class VampPrior(SharesRecognition, LatentPrior):
         num_tokens: their length.
         has_padding: whether they have padding.
         has_labels: whether they have class labels, given to the network as ``condition``. The mixture is over the
-            labels as well: it does not depend on the ``condition`` of the sequence that is generated.
+            labels as well: it does not depend on ``condition`` or padding of the sequence that is generated.
 
     Raises:
         ConfigError: on counts that are not positive, or an empty latent.
