@@ -46,6 +46,7 @@ class SamplerState:
     Attributes:
         x: tokens, the mask token where nothing is revealed yet.
         z: latents of the latest network call; None is the null latent, or none yet.
+        t: times of the latest network call.
         shared: the latents drawn at the start, once one was needed.
         origin: at which jump ``z`` was drawn; a tuple, row by row, where rows are at different jumps.
         num_calls: network calls so far, those of the prior aside.
@@ -55,6 +56,7 @@ class SamplerState:
 
     x: Tokens
     z: Latents | None = None
+    t: Times | None = None
     shared: Latents | None = None
     origin: tuple[int, ...] | None = None
     num_calls: int = 0

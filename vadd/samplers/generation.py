@@ -69,6 +69,8 @@ class Generation:
         require_number("guidance", guidance)
         if batch_size is not None:
             require_integer("batch_size", batch_size)
+        if record is not None and not record.is_empty:
+            raise ConfigError("record holds an earlier call already: give a new Trajectory.")
         sampler = resolve_sampler(method)
         grid = _resolve_steps(sampler, num_steps, time_grid)
         return cls(
@@ -152,7 +154,7 @@ class Generation:
             state = self.sampler.step(run, state, jump)
             bar.update()
             if self.record is not None:
-                self.record.add(run, state, jump)
+                self.record.add(run, state)
         return state
 
     def _latent_seed(self) -> int:

@@ -51,10 +51,10 @@ def draw_seeded(
 
 
 def mix_seed(seed: int, *key: int) -> int:
-    """A seed of 63 bits for a key, unlike that of any other key (SplitMix64)."""
+    """A seed of 63 bits for a key of integers from -1 on, unlike those of other keys (SplitMix64)."""
     bits = 2**64 - 1
     for part in key:
-        seed = (seed + 0x9E3779B97F4A7C15 * (part + 1)) & bits
+        seed = (seed + 0x9E3779B97F4A7C15 * (part + 2)) & bits
         seed = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & bits
         seed = ((seed ^ (seed >> 27)) * 0x94D049BB133111EB) & bits
         seed ^= seed >> 31

@@ -45,13 +45,13 @@ class LatentBlocks:
             ``k`` jumps.
 
     Raises:
-        DomainError: on lengths that are not positive integers.
+        DomainError: on no lengths, or lengths that are not positive integers.
     """
 
     lengths: int | Sequence[int]
 
     def __post_init__(self) -> None:
-        for length in (self.lengths,) if isinstance(self.lengths, int) else self.lengths:
+        for length in (self.lengths,) if isinstance(self.lengths, int) else self.lengths or (0,):
             require_integer("lengths", length)
 
     def origins(self, num_steps: int) -> tuple[int, ...]:

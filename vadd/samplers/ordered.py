@@ -55,9 +55,8 @@ class ConfidenceSampler(Sampler):
 
     def step(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
         assert run.grid is not None
-        state = run.latents(run, state, jump)
         masked = run.is_masked(state.x)
-        logits = run.logits(state.x, jump.t, state.z, masked)
+        state, logits = run.predict(state, jump, masked)
         tokens = sample_categorical(logits, generator=run.generator)
         scores = self._scores(logits, tokens)
         if self.noise:
@@ -67,8 +66,7 @@ class ConfidenceSampler(Sampler):
         left = torch.tensor([self._left(n, jump, 1) for n in run.num_free], device=scores.device)
         target = _best(scores, masked, masked.sum(-1) - left)
         drawn = state.x.masked_scatter(masked, tokens)
-        num_calls = state.num_calls + run.calls_per_step
-        return replace(state, x=torch.where(target, drawn, state.x), num_calls=num_calls)
+        return replace(state, x=torch.where(target, drawn, state.x))
 
     @staticmethod
     def _left(num_free: int, jump: Jump, end: int) -> int:
@@ -118,8 +116,7 @@ class EntropyBoundedSampler(Sampler):
         masked = run.is_masked(state.x)
         num_free = run.is_free.sum(-1).clamp(min=1)
         jump = replace(jump, t=run.time_of(masked.sum(-1) / num_free.double()))
-        state = run.latents(run, state, jump)
-        logits = run.logits(state.x, jump.t, state.z, masked)
+        state, logits = run.predict(state, jump, masked)
         entropy = _entropy(logits.double().log_softmax(-1))
         by_position = torch.full(masked.shape, torch.inf, dtype=torch.float64, device=masked.device)
         ordered, order = by_position.masked_scatter(masked, entropy).sort(-1)
@@ -129,8 +126,7 @@ class EntropyBoundedSampler(Sampler):
         target = torch.zeros_like(masked).scatter(-1, order, allowed)
         tokens = sample_categorical(logits[target[masked]], generator=run.generator)
         x = state.x.masked_scatter(target, tokens)
-        num_calls = state.num_calls + run.calls_per_step
-        return replace(state, x=x, num_calls=num_calls, is_finished=not bool(run.is_masked(x).any()))
+        return replace(state, x=x, is_finished=not bool(run.is_masked(x).any()))
 
 
 def _entropy(log_p: Tensor) -> Float[Tensor, " selected"]:

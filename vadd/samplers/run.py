@@ -123,19 +123,23 @@ class SamplerRun:
 
     # Network calls
 
-    def logits(
-        self, x: Tokens, t: Times, z: Latents | None, target: Flags, rows: Int[Tensor, " rows"] | None = None
-    ) -> Float[Tensor, "selected vocab"]:
-        """Shaped and guided logits at the target positions, in row-major order; only they are projected.
+    def predict(
+        self, state: SamplerState, jump: Jump, target: Flags, *, rows: Int[Tensor, " rows"] | None = None
+    ) -> tuple[SamplerState, Float[Tensor, "selected vocab"]]:
+        """Set the latents, then call the network.
 
         Args:
-            x: tokens.
-            t: times.
-            z: latents; None is the null latent.
-            target: positions, all of them masked.
-            rows: the rows that the network is to see, all with a target among them.
+            state: the state.
+            jump: the step; its time is what the network is given.
+            target: positions to project to the vocabulary, all of them masked; no others are.
+            rows: the rows that the network is to see, all with a target among them; default all.
+
+        Returns:
+            The state with its latents, and guided and shaped logits at the target positions, in row-major order.
         """
-        options = self.options
+        state = self.latents(self, state, jump)
+        state = replace(state, t=jump.t, num_calls=state.num_calls + (1 if self.guidance == 1 else 2))
+        x, t, z, options = state.x, jump.t, state.z, self.options
         if rows is not None:
             x, t, target = x[rows], t[rows], target[rows]
             z = None if z is None else z[rows]
@@ -148,28 +152,14 @@ class SamplerRun:
             # A token that the condition rules out stays ruled out.
             guided = logits + (self.guidance - 1) * (logits - free)
             logits = torch.where(logits == -torch.inf, logits, guided)
-        return self.shaping(logits)
-
-    @property
-    def calls_per_step(self) -> int:
-        """Network calls for one set of logits."""
-        return 1 if self.guidance == 1 else 2
+        return state, self.shaping(logits)
 
     def reveal(
         self, state: SamplerState, jump: Jump, target: Flags, *, rows: Int[Tensor, " rows"] | None = None
     ) -> SamplerState:
-        """Draw the tokens of the target positions, all masked, after setting the latents.
-
-        Args:
-            state: the state.
-            jump: the step; its time is what the network is given.
-            target: positions to reveal.
-            rows: the rows that the network is to see; default all.
-        """
-        state = self.latents(self, state, jump)
-        logits = self.logits(state.x, jump.t, state.z, target, rows)
+        """Draw the tokens of the target positions; arguments as in :meth:`predict`."""
+        state, logits = self.predict(state, jump, target, rows=rows)
         tokens = sample_categorical(logits, generator=self.generator)
-        state = replace(state, num_calls=state.num_calls + self.calls_per_step)
         if self.given is not None:
             tokens, state = self._take_given(tokens, logits, target, state, *self.given)
         return replace(state, x=state.x.masked_scatter(target, tokens))
