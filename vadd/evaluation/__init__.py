@@ -3,6 +3,7 @@
 from vadd.evaluation.bounds import JumpCosts, jump_costs, log_likelihood_bound
 from vadd.evaluation.diagnostics import LatentDiagnosis, diagnose_latent
 from vadd.evaluation.gating import GateCosts, GateFit, fit_gate
+from vadd.evaluation.grid import OptimizedGrid, optimize_grid
 from vadd.evaluation.result import BoundResult, NotABoundError
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "JumpCosts",
     "LatentDiagnosis",
     "NotABoundError",
+    "OptimizedGrid",
     "diagnose_latent",
     "fit_gate",
     "jump_costs",
     "log_likelihood_bound",
+    "optimize_grid",
 ]
