@@ -10,7 +10,7 @@ import torch
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation import OptimizedGrid, jump_costs, log_likelihood_bound, optimize_grid
 from vadd.samplers import uniform_grid
-from vadd.schedules import CosineSchedule, PolynomialSchedule
+from vadd.schedules import CosineSchedule
 from vadd.testing import exact_finite_step_bound, tiny_model
 
 from .enumerated import ATOMS, guide_for, sequences_of
@@ -56,19 +56,19 @@ def test_costs_are_those_of_the_jumps_on_the_same_masks():
 
 
 @pytest.mark.parametrize("latent_dim", [0, 1])
-def test_the_best_grid_has_a_smaller_bound_than_the_uniform_one(latent_dim):
-    """Where most is revealed early: in enumerated bounds: what is chosen on estimates is better in truth."""
-    options = {"schedule": PolynomialSchedule(4.0), "scale": 2.0}
-    model, guide = make_pair(**options, **({"latent_dim": 0, "atoms": None} if latent_dim == 0 else {}))
-    x_0 = sequences_of(model)
-    grid = optimize_grid(model, guide, x_0.repeat(40, 1), num_candidates=12, num_draws=4)
-    for num_steps in (2, 3):
-        bounds = {
-            name: -float(exact_finite_step_bound(model, guide, x_0, num_steps=num_steps, time_grid=times).mean())
-            for name, times in (("best", grid), ("uniform", None))
-        }
-        assert bounds["best"] < bounds["uniform"] - 0.01
-        assert grid.nats(num_steps) == pytest.approx(bounds["best"], abs=0.15)
+def test_the_chosen_grid_has_the_smallest_enumerated_bound(latent_dim):
+    """Up to 0.02 nats by which estimates err, where the worst of the grids is worse by ten times as much."""
+    model, guide = make_pair(scale=2.5, **({"latent_dim": 0, "atoms": None} if latent_dim == 0 else {}))
+    x_0 = sequences_of(model)[[0, 3, 4]]  # a data set on which steps matter
+    grid = optimize_grid(model, guide, x_0.repeat(100, 1), num_candidates=6, num_draws=4)
+
+    def exact(times):
+        return -float(exact_finite_step_bound(model, guide, x_0, num_steps=3, time_grid=times).mean())
+
+    bounds = [exact(grid.candidates[[0, *inner, 6]]) for inner in itertools.combinations(range(1, 6), 2)]
+    assert exact(grid) <= min(bounds) + 0.02
+    assert max(bounds) > min(bounds) + 0.2
+    assert grid.nats(3) == pytest.approx(exact(grid), abs=0.1)
 
 
 def test_grids_go_where_time_grids_go():
