@@ -9,7 +9,7 @@ from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
 from vadd.errors import ConfigError
 from vadd.evaluation import log_likelihood_bound
 from vadd.objectives import DELBO, LinearKL, MixedELBO, NullLatentELBO, SharedLatentELBO
-from vadd.priors import MixturePrior, StandardNormalPrior
+from vadd.priors import CategoricalPrior, MixturePrior, StandardNormalPrior
 from vadd.recipes import get_recipe
 from vadd.schedules import LinearSchedule
 from vadd.training import load_checkpoint, save_checkpoint
@@ -93,3 +93,17 @@ def test_recipes_and_networks_must_agree_on_the_latent():
     denoiser, _, process = parts()
     with pytest.raises(ConfigError, match="needs a recognition network"):
         get_recipe("paper").pair(denoiser, EmptyRecognition(), process)
+
+
+def test_one_hot_families_get_a_categorical_prior():
+    denoiser = MLPDenoiser(4, 2, (2, 3), **SIZE)
+    recognition = MLPRecognition(4, 2, (2, 3), family="straight-through", **SIZE)
+    model, guide = get_recipe().pair(denoiser, recognition, MaskingProcess(LinearSchedule(), 4))
+    assert isinstance(model.prior, CategoricalPrior)
+    assert get_recipe().objective(model.process)(model, guide)(torch.zeros(4, 2, dtype=torch.int64)).isfinite()
+
+
+def test_networks_with_other_latents_are_refused():
+    denoiser, _, process = parts(2)
+    with pytest.raises(ConfigError, match="denoiser and recognition disagree on latent_shape"):
+        get_recipe().pair(denoiser, MLPRecognition(4, 2, 3, **SIZE), process)

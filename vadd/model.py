@@ -87,13 +87,22 @@ class VADDModel(UniquelyNamedModule):
         attach_parts(prior, denoiser)
         self.process = process
         self.latent_dropout = float(latent_dropout)
-        self.latents: Mode = resolve_plan(latents, 1)[0]
+        self.latents = latents
         self._gate: LatentGate | None = None
         #: Shape of one sequence's latent; ``(0,)`` for the plain masked diffusion model. Kept here:
         #: reading a submodule in a Pyro program costs a message for each of its parameters.
         self.latent_shape = torch.Size(prior.latent_shape)
         # The null latent: a fixed point in the prior's tail, told apart from draws by the denoiser.
         self.register_buffer("null_latent", torch.full(self.latent_shape, 5.0))
+
+    @property
+    def latents(self) -> Mode:
+        """Where the latents of :meth:`sample` come from, unless :attr:`gate` or the call says otherwise."""
+        return self._latents
+
+    @latents.setter
+    def latents(self, latents: Mode) -> None:
+        self._latents: Mode = resolve_plan(latents, 1)[0]
 
     @property
     def gate(self) -> LatentGate | None:
@@ -235,7 +244,13 @@ class VADDModel(UniquelyNamedModule):
 
     @classmethod
     def from_mdm(
-        cls, mdm: "VADDModel", denoiser: Denoiser, prior: LatentPrior, *, latent_dropout: float = 0.0
+        cls,
+        mdm: "VADDModel",
+        denoiser: Denoiser,
+        prior: LatentPrior,
+        *,
+        latent_dropout: float = 0.0,
+        latents: Mode = "fresh",
     ) -> "VADDModel":
         """Start from a trained masked diffusion model.
 
@@ -244,7 +259,7 @@ class VADDModel(UniquelyNamedModule):
             denoiser: the same network with a latent. Its weights are overwritten by the trained
                 ones; the latent's path keeps its own, and must start at zero.
             prior: the prior of the new model.
-            latent_dropout: as in the constructor.
+            latent_dropout, latents: as in the constructor; the default recipe's latents are ``"shared"``.
 
         Returns:
             A model that gives the same token probabilities as ``mdm``, for every latent.
@@ -264,7 +279,7 @@ class VADDModel(UniquelyNamedModule):
                 "options as the mdm's, but for latent_shape."
             )
         denoiser.load_state_dict(weights, strict=False)
-        model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout)
+        model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout, latents=latents)
         with evaluating(model, mdm):  # dropout would make any two networks differ
             model._require_same_start(mdm)
         return model

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import torch
 
 from vadd.backbones.base import Denoiser, EmptyRecognition, Recognition
+from vadd.backbones.families import RelaxedOneHot, StraightThrough
 from vadd.errors import ConfigError
 from vadd.evaluation.gating import GateFit, fit_gate
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives import DELBO, ConstantKL, LinearKL, MixedELBO, NullLatentELBO, SharedLatentELBO, StepLaw
 from vadd.objectives.elbo import DiffusionELBO
-from vadd.priors import LatentPrior, MixturePrior, StandardNormalPrior
+from vadd.priors import CategoricalPrior, LatentPrior, MixturePrior, StandardNormalPrior
 from vadd.process import MaskingProcess
 from vadd.samplers.gate import Mode
 from vadd.types import Tokens
@@ -57,7 +58,7 @@ class Recipe:
     make_objective: Callable[..., DiffusionELBO]
 
     def pair(self, denoiser: Denoiser, recognition: Recognition, process: MaskingProcess) -> Pair:
-        """Model and guide, with the recipe's prior for the latent of the networks.
+        """Model and guide, with the recipe's prior for the networks' latent (a categorical one for one-hot families).
 
         Raises:
             ConfigError: if the parts do not fit together.
@@ -68,7 +69,14 @@ class Recipe:
             )
         if self.name != "mdm" and isinstance(recognition, EmptyRecognition):
             raise ConfigError(f'recipe {self.name!r} needs a recognition network; for none there is "mdm".')
-        prior = self.make_prior(torch.Size(denoiser.latent_shape))
+        shape = torch.Size(denoiser.latent_shape)
+        if torch.Size(recognition.latent_shape) != shape:
+            raise ConfigError(
+                "denoiser and recognition disagree on latent_shape: "
+                f"{tuple(shape)} and {tuple(recognition.latent_shape)}."
+            )
+        is_one_hot = isinstance(getattr(recognition, "family", None), StraightThrough | RelaxedOneHot)
+        prior = CategoricalPrior(shape) if is_one_hot else self.make_prior(shape)
         return Pair(VADDModel(denoiser, prior, process, latents=self.latents), RecognitionGuide(recognition))
 
     def objective(self, process: MaskingProcess, **options: Any) -> DiffusionELBO:

@@ -1,6 +1,7 @@
 """Diagnostics against cases where the answer is known."""
 
 import math
+from dataclasses import replace
 
 import pyro.distributions as dist
 import pytest
@@ -60,6 +61,19 @@ def test_a_collapsed_latent_is_seen():
     assert "collapsed" in str(report)
 
 
+def test_one_latent_a_trajectory_is_judged_where_it_is_drawn():
+    model, guide = pair(SignDenoiser(0.0), FixedRecognition(0.0, 1.0))
+    model.latents = "shared"
+    report = diagnose_latent(model, guide, COPIES)
+    assert report.is_shared
+    assert report.is_collapsed
+    # A guide of whole sequences may say anything of partly masked ones.
+    elsewhere = replace(report, kl_per_bin=torch.tensor([3.0, 2.0, 1.0, 0.5]).double())
+    assert elsewhere.is_collapsed
+    assert not replace(elsewhere, is_shared=False).is_collapsed
+    assert not replace(elsewhere, kl_all_masked=0.5).is_collapsed
+
+
 def test_a_live_latent_carries_the_bit():
     distance, scale = 0.8, 0.1
     model, guide = pair(SignDenoiser(6.0), FixedRecognition(distance, scale))
@@ -67,6 +81,7 @@ def test_a_live_latent_carries_the_bit():
     kl = 0.5 * (scale**2 + distance**2 - 1) - math.log(scale)
     torch.testing.assert_close(report.kl_per_bin, torch.full((4,), kl).double(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(report.kl_per_dimension[:, 0].double(), report.kl_per_bin)
+    assert report.kl_all_masked == pytest.approx(kl)
     assert report.active_units == 1
     assert not report.is_collapsed
     # Two well separated posteriors of equal weight: one bit of information.

@@ -13,7 +13,7 @@ from vadd.backbones import EmptyRecognition
 from vadd.backbones.base import Denoiser
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation import fit_gate, log_likelihood_bound
-from vadd.evaluation.gating import _choose
+from vadd.evaluation.gating import _cheapest, _choose
 from vadd.evaluation.plans import PlanScores
 from vadd.schedules import LinearSchedule
 from vadd.testing import AtomPrior, TabularRecognition, all_sequences, exact_posterior_recognition, tiny_model
@@ -45,32 +45,45 @@ def plans(jumps, modes):
 @settings(max_examples=60)
 def test_without_a_margin_no_plan_is_cheaper(seed, modes):
     scores = random_scores(seed)
-    plan, costs = _choose(scores, modes, 0.0)
+    plan = _cheapest(scores, modes, 0.0)
     best = min(float(cost_of(scores, other)) for other in plans(3, modes))
-    assert cost_of(scores, plan) == pytest.approx(best, abs=1e-9)
-    assert costs.chosen == pytest.approx(best, abs=1e-9)
+    assert cost_of(scores, plan) == pytest.approx(best, abs=1e-6)
     assert set(plan) <= modes
-    assert costs.null == pytest.approx(float(cost_of(scores, ("null",) * 3)))
 
 
 @given(st.integers(0, 10_000), st.floats(0, 5))
 @settings(max_examples=60)
-def test_a_plan_beats_the_null_latent_by_the_margin_or_is_it(seed, margin):
-    plan, costs = _choose(random_scores(seed), MODES, margin)
-    assert costs.chosen <= costs.null
+def test_a_plan_beats_the_null_latent_on_the_rows_that_judge_it(seed, margin):
+    scores = random_scores(seed, batch=10)
+    plan, costs = _choose(scores, MODES, margin)
+    judges = PlanScores(*(part[..., 1::2] for part in scores))
+    assert costs.chosen == pytest.approx(float(cost_of(judges, plan)), abs=1e-6)
+    assert costs.null == pytest.approx(float(cost_of(judges, ("null",) * 3)), abs=1e-6)
     if set(plan) == {"null"}:
         assert (costs.gain, costs.chosen) == (0.0, costs.null)
     else:
         assert costs.gain > margin * costs.gain_stderr
-        assert costs.gain == pytest.approx(costs.null - costs.chosen)
+        assert costs.gain == pytest.approx(costs.null - costs.chosen, abs=1e-6)
 
 
 def test_a_gain_within_the_margin_is_left():
-    noise = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    null = torch.zeros(1, 4)
-    scores = PlanScores(null + 0.1 + noise, null, torch.stack([torch.zeros(4), -torch.ones(4)]))
+    noise = torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0])
+    null = torch.zeros(1, 8)
+    scores = PlanScores(null + 0.1 + noise, null, torch.stack([torch.zeros(8), -torch.ones(8)]))
     assert _choose(scores, MODES, 2.0)[0] == ("null",)
     assert _choose(scores, MODES, 0.0)[0] == ("fresh",)
+
+
+def test_luck_of_the_choice_does_not_count():
+    # Sixty-four fresh jumps as good as the null latent in truth: what looks better on some rows is not on others.
+    generator, kept = torch.Generator().manual_seed(0), 0
+    for _ in range(100):
+        fresh = torch.randn(64, 300, generator=generator)
+        zeros = torch.zeros(64, 300)
+        prefix = -torch.ones(65, 300).cumsum(0)
+        kept += set(_choose(PlanScores(fresh, zeros, prefix), MODES, 2.0)[0]) == {"null"}
+    # Each is kept with probability 0.977 at least: fewer than 88 of 100 has probability below 1e-5.
+    assert kept >= 88
 
 
 class CopyDenoiser(Denoiser):
@@ -114,7 +127,9 @@ def test_a_useless_latent_is_gated_out():
     with torch.no_grad():
         model.denoiser.tables[1:3] = 0.0
     guide = RecognitionGuide(TabularRecognition(2, 2, seed=5))  # it differs from the prior, so its draws cost
-    fit = fit_gate(model, guide, all_sequences(2, 2).repeat(50, 1), num_steps=(1, 2, 4), num_latents=1)
+    fit = fit_gate(
+        model, guide, all_sequences(2, 2).repeat(50, 1), num_steps=(1, 2, 4), num_latents=1, proposal="guide"
+    )
     assert all(set(plan) == {"null"} for plan in fit.gate.plans.values())
 
 
@@ -122,11 +137,12 @@ def test_costs_are_those_of_the_bound():
     model, guide = copy_pair()
     x_0 = torch.tensor([[0, 0], [1, 1]]).repeat(2000, 1)
     fit = fit_gate(model, guide, x_0, num_steps=(2,), num_latents=4, seed=1)
-    options = {"bound": "finite-step", "num_steps": 2, "num_latents": 4}
+    options = {"bound": "finite-step", "num_steps": 2, "num_latents": 4, "proposal": "mixture"}
     chosen = log_likelihood_bound(model, guide, x_0, latents=fit.gate, seed=2, **options)
     null = log_likelihood_bound(model, guide, x_0, latents="null", seed=2, **options)
-    assert chosen.nats == pytest.approx(fit.costs[2].chosen, abs=7 * 2**0.5 * chosen.stderr)
-    assert null.nats == pytest.approx(fit.costs[2].null, abs=7 * 2**0.5 * null.stderr)
+    # The fit judges on half of the rows: a difference of variance three times that of the mean of all.
+    assert chosen.nats == pytest.approx(fit.costs[2].chosen, abs=7 * 3**0.5 * chosen.stderr)
+    assert null.nats == pytest.approx(fit.costs[2].null, abs=7 * 3**0.5 * null.stderr)
     assert chosen.nats < null.nats
 
 
@@ -142,7 +158,7 @@ def test_model_and_random_state_are_left_alone():
     model, guide = copy_pair()
     model.train()
     state = torch.random.get_rng_state()
-    fit_gate(model, guide, torch.tensor([[0, 0], [1, 1]]), num_steps=(1,))
+    fit_gate(model, guide, torch.tensor([[0, 0], [1, 1]]).repeat(2, 1), num_steps=(1,))
     assert torch.equal(state, torch.random.get_rng_state())
     assert model.training
     assert model.gate is None
@@ -164,12 +180,12 @@ def test_model_and_random_state_are_left_alone():
 def test_bad_options_are_refused(options, error, message):
     model, guide = copy_pair()
     with pytest.raises(error, match=message):
-        fit_gate(model, guide, torch.tensor([[0, 0], [1, 1]]), **options)
+        fit_gate(model, guide, torch.tensor([[0, 0], [1, 1]]).repeat(2, 1), **options)
 
 
 def test_needs_a_latent_and_sequences():
     model, guide = copy_pair()
-    with pytest.raises(DomainError, match="at least 2 sequences"):
+    with pytest.raises(DomainError, match="at least 4 sequences"):
         fit_gate(model, guide, torch.tensor([[0, 0]]))
     plain = tiny_model(2, 2, latent_dim=0)
     with pytest.raises(ConfigError, match="no latent"):

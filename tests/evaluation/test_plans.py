@@ -158,7 +158,7 @@ def test_default_is_what_the_model_samples():
     model.latents = "shared"
     assert claim() == "ancestral sampling in 2 steps, with one latent a trajectory"
     model.gate = LatentGate({2: ("shared", "null")})
-    assert claim() == "ancestral sampling in 2 steps, with latents by jump: 1 shared, 1 null"
+    assert claim() == "ancestral sampling in 2 steps, with latents by jump: 1 shared, then 1 null"
     assert claim(latents="null") == "ancestral sampling in 2 steps, with the null latent"
 
 

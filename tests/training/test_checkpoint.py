@@ -1,5 +1,6 @@
 """Checkpoints: exact round trips, damage found, nothing executed, the earlier one kept when saving fails."""
 
+import copy
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import vadd.training.checkpoint as checkpoint
 from vadd import MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition, MLPDenoiser, MLPRecognition
 from vadd.errors import CheckpointError, ConfigError, VADDError
-from vadd.priors import LatentPrior, StandardNormalPrior
+from vadd.priors import LatentPrior, StandardNormalPrior, VampPrior
 from vadd.schedules import CosineSchedule, GeometricSchedule, LinearSchedule, PolynomialSchedule
 from vadd.training import load_checkpoint, save_checkpoint
 
@@ -494,3 +495,14 @@ def test_a_read_only_folder_is_named(tmp_path):
     folder.mkdir(mode=0o500)
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
         save_checkpoint(folder, model, guide)
+
+
+def test_a_network_shared_with_another_guide_is_refused(tmp_path):
+    size = {"hidden_size": 8, "depth": 1, "embedding_size": 4, "modulation_size": 8}
+    guide = RecognitionGuide(MLPRecognition(2, 3, 2, **size))
+    prior = VampPrior.from_data(guide.recognition, torch.randint(2, (4, 3)), 3)
+    model = VADDModel(MLPDenoiser(2, 3, 2, **size), prior, MaskingProcess(LinearSchedule(), 2))
+    save_checkpoint(tmp_path / "together", *copy.deepcopy(torch.nn.ModuleList([model, guide])))
+    with pytest.raises(ConfigError, match="shares another recognition network than the guide's"):
+        save_checkpoint(tmp_path / "apart", copy.deepcopy(model), copy.deepcopy(guide))
+    assert not (tmp_path / "apart").exists()

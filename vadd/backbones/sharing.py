@@ -76,9 +76,10 @@ def attach_parts(module: nn.Module, denoiser: Denoiser) -> None:
 
 
 def check_attached(part: nn.Module, denoiser: Denoiser) -> None:
-    """Raise :class:`ConfigError` if the part shares the features of another denoiser than this one, or of none yet."""
-    if isinstance(part, SharesDenoiser) and part.denoiser is not denoiser:
-        raise ConfigError(
-            f"{type(part).__name__} shares another denoiser than the model's, perhaps as a copy made apart from the "
-            "model: call attach(model.denoiser), or copy model and guide together."
-        )
+    """Raise :class:`ConfigError` if the part, or one below it, shares another denoiser than this one, or none yet."""
+    for shared in part.modules():
+        if isinstance(shared, SharesDenoiser) and shared.denoiser is not denoiser:
+            raise ConfigError(
+                f"{type(shared).__name__} shares another denoiser than the model's, perhaps as a copy made apart from "
+                "the model: call attach(model.denoiser), or copy model and guide together."
+            )

@@ -1,7 +1,7 @@
 """Which sampler a bound belongs to: the modes of its jumps, and the words for it."""
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 
 from vadd.errors import ConfigError
 from vadd.model import VADDModel
@@ -63,7 +63,5 @@ def _latents(bound: str, plan: Sequence[Mode], has_latent: bool) -> str:
         return "one latent a trajectory"
     if set(plan) == {"fresh"}:
         return "a fresh latent at each step"
-    counts = Counter(plan)
-    return "latents by jump: " + ", ".join(
-        f"{counts[mode]} {mode}" for mode in ("shared", "fresh", "null") if counts[mode]
-    )
+    runs = ", then ".join(f"{len(list(group))} {mode}" for mode, group in groupby(plan))
+    return f"latents by jump: {runs}"

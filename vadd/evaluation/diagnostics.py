@@ -43,6 +43,9 @@ class LatentDiagnosis:
             if it is discrete, at the most probable category of each group under the prior, as zero is no value
             of it. About zero for a collapsed latent.
         num_latent: number of latent components, or of groups of categories.
+        kl_all_masked: mean KL with all tokens masked, where one latent a trajectory is drawn.
+        is_shared: whether the model keeps one latent a trajectory. Its guide is trained on whole sequences, and
+            what it says of partly masked ones means little.
     """
 
     mask_ratios: Float[Tensor, " bins"]
@@ -53,11 +56,13 @@ class LatentDiagnosis:
     prior_gap: float
     mixture_off_loss: float
     num_latent: int
+    kl_all_masked: float = math.nan
+    is_shared: bool = False
 
     @property
     def is_collapsed(self) -> bool:
-        """Whether guide and prior agree to 0.05 nats at every share masked: then ``z`` tells nothing."""
-        return bool((self.kl_per_bin < 0.05).all())
+        """Whether guide and prior agree to 0.05 nats wherever a latent is drawn: then ``z`` tells nothing."""
+        return self.kl_all_masked < 0.05 if self.is_shared else bool((self.kl_per_bin < 0.05).all())
 
     def __str__(self) -> str:
         bins = ", ".join(
@@ -67,7 +72,8 @@ class LatentDiagnosis:
         return (
             f"latent {state}: {self.active_units} of {self.num_latent} units active, "
             f"mutual information {self.mutual_information:.2f} nats, prior gap {self.prior_gap:.2f}, "
-            f"mixture-off loss {self.mixture_off_loss:.2f}; KL by share masked: {bins}"
+            f"mixture-off loss {self.mixture_off_loss:.2f}; KL with all masked: {self.kl_all_masked:.2f}, "
+            f"by share masked: {bins}"
         )
 
 
@@ -122,6 +128,7 @@ def diagnose_latent(
         start = process.corrupt(x_0, ones, generator=masks, **options)
         prior, posterior = integral.prior(start), integral.posterior(start)
         information, gap = _split_kl(posterior, prior, latents)
+        kl_all_masked = float(_kl(posterior, prior, latents))
         z = draw(posterior, latents, torch.Size([256]))
         off = integral.token_scores(start, _fixed_latent(prior, posterior, z[0])).sum(-1)
         loss = (integral.joint(start) - off).mean()
@@ -136,6 +143,8 @@ def diagnose_latent(
         prior_gap=gap,
         mixture_off_loss=float(loss),
         num_latent=variances.numel(),
+        kl_all_masked=kl_all_masked,
+        is_shared=model.latents == "shared",
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ _MODES: tuple[Mode, ...] = ("shared", "fresh", "null")
 
 @dataclass(frozen=True)
 class GateCosts:
-    """What a plan costs on the validation data, nats per sequence.
+    """What a plan costs on the half of the validation data that it was not chosen on, nats per sequence.
 
     Attributes:
         chosen: bound of the chosen plan.
@@ -58,7 +58,7 @@ def fit_gate(
     modes: Sequence[Mode] = _MODES,
     time_grid: TimeGrid | None = None,
     num_latents: int = 16,
-    proposal: Proposal | None = None,
+    proposal: Proposal = "mixture",
     num_draws: int = 1,
     margin: float = 2.0,
     is_frozen: Flags | None = None,
@@ -72,8 +72,8 @@ def fit_gate(
     The finite-step bound of a plan is a sum: one logarithm for the jumps that share a latent, one for each jump with a
     fresh latent, one for each with none. A plan gives the shared latent to the first jumps, as many as pay, and each
     jump after them a fresh or the null latent, whichever costs less. The null latent is a masked diffusion model: a
-    plan replaces it only where it gains more than ``margin`` standard errors, so the sampler is not worse
-    than that model on the validation data.
+    plan replaces it only where it gains more than ``margin`` standard errors. Every other sequence chooses the plan,
+    and the others judge it, so that the choice does not flatter the gain.
 
     Assign the result: ``model.gate = fit_gate(model, guide, validation).gate``; ``model.sample`` and the finite-step
     bound then follow it, and checkpoints keep it.
@@ -85,14 +85,14 @@ def fit_gate(
         num_steps: the numbers of steps ``T`` to choose for. The cost grows with the largest.
         modes: the modes to choose from; with ``"null"`` alone or without it no margin applies.
         time_grid: as in :func:`vadd.samplers.sample`, a function of the number of steps.
-        proposal: where latents come from; default the guide for a shared latent, and half guide, half prior for fresh
-            ones, since a guide that explains all masked tokens is too narrow for the few that a jump reveals.
-        num_latents, num_draws, is_frozen, is_padding, condition, seed, rows_per_call: as in
-            :func:`~vadd.evaluation.log_likelihood_bound`.
+        num_latents, proposal, num_draws, is_frozen, is_padding, condition, seed, rows_per_call: as in
+            :func:`~vadd.evaluation.log_likelihood_bound`, which gives the costs of the gate with the same ones. Half of
+            the latents come from the prior by default: a guide that explains all masked tokens is too narrow for
+            the few that a short jump reveals.
         margin: standard errors by which a plan must beat the null latent.
 
     Raises:
-        ConfigError, DomainError: on options out of range, a model without a latent, or fewer than two sequences.
+        ConfigError, DomainError: on options out of range, a model without a latent, or fewer than four sequences.
     """
     _check(model, x_0, num_steps, modes, time_grid, margin)
     check_sizes(num_draws, rows_per_call)
@@ -101,14 +101,11 @@ def fit_gate(
     costs: dict[int, GateCosts] = {}
     for steps in num_steps:
         masks, latents = (torch.Generator(x_0.device).manual_seed(seed + k) for k in (0, 1))
-        integral = LatentIntegral(model, guide, num_latents, proposal or "guide", "fresh", latents, rows_per_call)
-        fresh = integral
-        if proposal is None and num_latents > 1:
-            fresh = replace(integral, proposal="mixture", num_latents=2 * (num_latents // 2))
+        integral = LatentIntegral(model, guide, num_latents, proposal, "fresh", latents, rows_per_call)
         grid = resolve_grid(steps, time_grid)
         with evaluating(model, guide):
             parts = [
-                _average(score_modes(integral, fresh, rows, grid, masks, given) for _ in range(num_draws))
+                _average(score_modes(integral, rows, grid, masks, given) for _ in range(num_draws))
                 for rows, given in slices(x_0, options, rows_per_call)
             ]
         scores = PlanScores(*(torch.cat(pieces, -1) for pieces in zip(*parts, strict=True)))
@@ -117,32 +114,44 @@ def fit_gate(
 
 
 def _choose(scores: PlanScores, modes: set[str], margin: float) -> tuple[tuple[Mode, ...], GateCosts]:
-    """The plan of the smallest mean cost, and what it costs."""
+    """The plan that costs the first half of the rows least, and what it costs the second."""
+    chooses, judges = (PlanScores(*(part[..., start::2] for part in scores)) for start in (0, 1))
+    plan = _cheapest(chooses, modes, margin)
+    reference, candidate = -judges.null.sum(0), _cost(judges, plan)
+    gain, error = _gain(reference, candidate)
+    null_cost = float(reference.mean())
+    if "null" in modes and (set(plan) == {"null"} or not gain > margin * error):
+        return resolve_plan("null", len(plan)), GateCosts(null_cost, null_cost, 0.0, 0.0)
+    return plan, GateCosts(float(candidate.mean()), null_cost, float(gain), float(error))
+
+
+def _cheapest(scores: PlanScores, modes: set[str], margin: float) -> tuple[Mode, ...]:
+    """The plan of the smallest mean cost; a single jump is fresh only where that gains more than the margin."""
     fresh, null = -scores.fresh, -scores.null
-    num_jumps = len(null)
-    takes_fresh = torch.full((num_jumps,), "null" not in modes)
+    takes_fresh = torch.full((len(null),), "null" not in modes)
     if {"fresh", "null"} <= modes:
         gain, error = _gain(null, fresh)
         takes_fresh = gain > margin * error
     # Cost of the jumps from j on without a shared latent; infinite where neither mode may be used.
-    rest = torch.where(takes_fresh[:, None], fresh, null)
+    rest = torch.where(takes_fresh[:, None], fresh, null).mean(-1)
     if not {"fresh", "null"} & modes:
         rest = torch.full_like(rest, torch.inf)
-    tails = torch.cat([rest.flip(0).cumsum(0).flip(0), torch.zeros_like(rest[:1])])
-    totals = -scores.shared_prefix + tails
-    candidates = totals.mean(-1)
+    tails = torch.cat([rest.flip(0).cumsum(0).flip(0), rest.new_zeros(1)])
+    costs = tails - scores.shared_prefix.mean(-1)
     if "shared" not in modes:
-        candidates[1:] = torch.inf
-    best = int(candidates.argmin())
-    reference = null.sum(0)
-    gain, error = _gain(reference, totals[best])
-    suffix: list[Mode] = ["fresh" if takes else "null" for takes in takes_fresh[best:].tolist()]
-    prefix: list[Mode] = ["shared"] * best
-    plan = (*prefix, *suffix)
-    null_cost = float(reference.mean())
-    if "null" in modes and (set(plan) == {"null"} or not gain > margin * error):
-        return resolve_plan("null", num_jumps), GateCosts(null_cost, null_cost, 0.0, 0.0)
-    return plan, GateCosts(float(totals[best].mean()), null_cost, float(gain), float(error))
+        costs[1:] = torch.inf
+    num_shared = int(costs.argmin())
+    suffix: list[Mode] = ["fresh" if takes else "null" for takes in takes_fresh[num_shared:].tolist()]
+    return (*resolve_plan("shared", num_shared), *suffix)
+
+
+def _cost(scores: PlanScores, plan: Sequence[Mode]) -> Tensor:
+    """Cost of a plan that shares its first jumps, one value a row."""
+    total = -scores.shared_prefix[plan.count("shared")]
+    for index, mode in enumerate(plan):
+        if mode != "shared":
+            total = total - (scores.fresh if mode == "fresh" else scores.null)[index]
+    return total
 
 
 def _gain(reference: Tensor, candidate: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,12 +172,14 @@ def _check(
     time_grid: TimeGrid | None,
     margin: float,
 ) -> None:
+    if not isinstance(model, VADDModel):
+        raise ConfigError(f"model must be a VADDModel and come first, got {type(model).__name__}.")
     if not model.has_latent:
         raise ConfigError("the model has no latent, so there is nothing to choose: its latent_shape is (0,).")
-    if x_0.shape[0] < 2:
-        raise DomainError(f"x_0 must hold at least 2 sequences, got {x_0.shape[0]}; a few hundred give a good choice.")
-    if not num_steps or len(set(num_steps)) < len(num_steps):
-        raise ConfigError(f"num_steps must name one or more different numbers of steps, got {tuple(num_steps)}.")
+    if x_0.shape[0] < 4:
+        raise DomainError(f"x_0 must hold at least 4 sequences, got {x_0.shape[0]}; a few hundred give a good choice.")
+    if not isinstance(num_steps, Sequence) or not num_steps or len(set(num_steps)) < len(num_steps):
+        raise ConfigError(f"num_steps must name one or more different numbers of steps, got {num_steps!r}.")
     if not modes or not set(modes) <= set(_MODES):
         raise ConfigError(f"modes must be some of {', '.join(_MODES)}, got {tuple(modes)}.")
     if isinstance(time_grid, Tensor) and len(num_steps) > 1:

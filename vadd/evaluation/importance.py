@@ -14,7 +14,7 @@ from vadd.errors import ConfigError, DomainError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.corruption import explain_all_masked
-from vadd.objectives.divergence import latent_divergence
+from vadd.objectives.divergence import check_same_kind, latent_divergence
 from vadd.samplers.latent_draw import draw
 from vadd.types import CorruptedBatch, Distribution, PerSequence
 
@@ -99,6 +99,7 @@ class LatentIntegral:
     def guide_draw(self, batch: CorruptedBatch) -> tuple[Tensor, PerSequence]:
         """One latent a row from the guide, and the KL divergence of guide and prior in nats, float64."""
         prior, posterior = self.prior(batch), self.posterior(batch)
+        check_same_kind(posterior, prior)
         z = draw(posterior, self.generator)
         return z, latent_divergence(posterior, prior, z).double()
 
@@ -130,6 +131,8 @@ class LatentIntegral:
             return
         prior = self.prior(batch)
         posterior = None if self.proposal == "prior" else self.posterior(batch)
+        if posterior is not None:
+            check_same_kind(posterior, prior)
         for source, count in self._sources(prior, posterior):
             for start in range(0, count, chunk):
                 z = draw(source, self.generator, torch.Size([min(chunk, count - start)]))

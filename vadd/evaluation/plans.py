@@ -80,19 +80,14 @@ def planned(
 
 
 def score_modes(
-    integral: LatentIntegral,
-    fresh: LatentIntegral,
-    x_0: Tensor,
-    grid: Tensor,
-    masks: torch.Generator,
-    options: dict[str, Any],
+    integral: LatentIntegral, x_0: Tensor, grid: Tensor, masks: torch.Generator, options: dict[str, Any]
 ) -> PlanScores:
-    """What each mode of each jump of one trajectory is worth; fresh latents are integrated by ``fresh``."""
+    """What each mode of each jump of one trajectory is worth."""
     trajectory = _Trajectory(integral, x_0, grid, masks, options)
     null = replace(integral, latents="null")
     jumps = range(len(grid) - 1)
     return PlanScores(
-        fresh=torch.stack([fresh.evidence(trajectory.jump(j)) for j in jumps]),
+        fresh=torch.stack([integral.evidence(trajectory.jump(j)) for j in jumps]),
         null=torch.stack([null.evidence(trajectory.jump(j)) for j in jumps]),
         shared_prefix=torch.stack(_shared_prefixes(integral, trajectory, list(jumps))),
     )

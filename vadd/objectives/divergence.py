@@ -15,9 +15,10 @@ from torch.distributions import (
     register_kl,
 )
 
+from vadd.errors import ConfigError
 from vadd.types import Distribution
 
-__all__ = ["analytic_divergence", "kl_mode", "latent_divergence"]
+__all__ = ["analytic_divergence", "check_same_kind", "is_discrete", "kl_mode", "latent_divergence"]
 
 
 def analytic_divergence(posterior: Distribution, prior: Distribution) -> Tensor | None:
@@ -49,6 +50,26 @@ def latent_divergence(posterior: Distribution, prior: Distribution, z: Tensor) -
 def kl_mode(posterior: Distribution, prior: Distribution) -> Literal["analytic", "monte-carlo"]:
     """How the divergence of two distributions is computed: from a formula or from a draw, which is noisier."""
     return "monte-carlo" if analytic_divergence(posterior, prior) is None else "analytic"
+
+
+def is_discrete(distribution: Distribution) -> bool:
+    """Whether ``log_prob`` is the logarithm of a mass rather than of a density."""
+    if distribution.has_enumerate_support:
+        return True
+    try:
+        return bool(distribution.support.is_discrete)
+    except NotImplementedError:
+        return False
+
+
+def check_same_kind(posterior: Distribution, prior: Distribution) -> None:
+    """Raise a ConfigError where one is discrete and the other is not: a mass over a density bounds nothing."""
+    if is_discrete(posterior) != is_discrete(prior):
+        kinds = ["discrete" if is_discrete(d) else "continuous" for d in (posterior, prior)]
+        raise ConfigError(
+            f"the guide's latent is {kinds[0]} and the prior's {kinds[1]}, so that their ratio means nothing. One-hot "
+            "families go with CategoricalPrior or ConditionalCategoricalPrior, the others with a prior of real vectors."
+        )
 
 
 def _require_diagonal_normal(distribution: Independent) -> Normal:

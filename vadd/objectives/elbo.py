@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
 from vadd.backbones.sharing import check_attached
-from vadd.errors import ConfigError, DomainError, NonFiniteError, VADDError
+from vadd.errors import ConfigError, DomainError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.objectives.divergence import analytic_divergence, latent_divergence
+from vadd.objectives.divergence import analytic_divergence, check_same_kind, is_discrete
 from vadd.objectives.site_scale import ScaleSites
+from vadd.objectives.terms import diagnose_loss, require_explains, sum_particles, weighted_sum
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Flags, PerSequence, Tokens
 
@@ -63,7 +63,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         process: the masking process, the same object that the model holds.
         kl_weight: the weight :math:`\lambda` of the KL term; may be set between steps
             (``elbo.kl_weight = schedule(step)``), zero included.
-        free_bits: nats of KL a sequence that cost nothing: rows below it are charged this constant.
+        free_bits: nats of KL a sequence that cost nothing: rows below it are charged this constant; where the KL has
+            no formula (:attr:`kl_mode` is ``"monte-carlo"``), batches whose weighted sum lies below it.
         num_particles: latents drawn for each corrupted row.
         vectorize_particles: evaluate the particles in one pass.
         generator: source of randomness of times and masks (latents follow Pyro's global seed).
@@ -141,12 +142,12 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             observed, latent = model_trace.nodes["x_0"], model_trace.nodes["z"]
             log_prob = observed["fn"].log_prob(observed["value"])
             divergence = self._divergence(guide_trace.nodes["z"], latent)
-            reconstruction = reconstruction - _sum_particles(log_prob) / self.num_particles
-            kl = kl + _sum_particles(divergence) / self.num_particles
+            reconstruction = reconstruction - sum_particles(log_prob) / self.num_particles
+            kl = kl + sum_particles(divergence) / self.num_particles
         kl = kl.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
         terms = BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
         if self.process.validate_args and not bool(torch.isfinite(terms.total).all()):
-            raise _diagnosis(model_trace, guide_trace)
+            raise diagnose_loss(model_trace, guide_trace)
         return terms
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -157,7 +158,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         return torch.stack(losses).sum() / self.num_particles
 
     def _check_pair(self, model: Any, guide: Any) -> None:
-        """Raise unless model and guide are that, and fit each other and the masking process."""
+        """Raise unless model and guide are that, and fit each other, the masking process and this objective."""
         if isinstance(model, RecognitionGuide) or isinstance(guide, VADDModel):
             raise ConfigError("model and guide are swapped: the model comes first.")
         if not isinstance(model, VADDModel):
@@ -176,6 +177,12 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 f"{tuple(model.latent_shape)} and {tuple(guide.latent_shape)}."
             )
         check_attached(guide.recognition, model.denoiser)
+        if guide.latent_shape.numel() > 0:
+            self._check_explains(guide)
+
+    def _check_explains(self, guide: RecognitionGuide) -> None:
+        """Raise unless the guide explains what the objective lets it see: all masked tokens, none hidden."""
+        require_explains(guide, "masked", type(self).__name__)
 
     def _draw(
         self,
@@ -235,9 +242,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 continue
             guide_site = guide_trace.nodes[name]
             divergence = self._divergence(guide_site, site)
-            kl = kl + _weighted_sum(divergence, guide_site)
-            floored = divergence.clamp(min=self.free_bits) if self.free_bits > 0 else divergence
-            charged = charged + _weighted_sum(floored, guide_site)
+            kl = kl + weighted_sum(divergence, guide_site)
+            charged = charged + self._charge(divergence, guide_site)
         # Weight zero leaves the KL out altogether, also where it is infinite.
         loss = reconstruction + self.kl_weight * charged if self.kl_weight > 0 else reconstruction
         earlier = self.last_terms or BoundTerms(torch.zeros_like(loss), torch.zeros_like(loss))
@@ -246,8 +252,18 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             earlier.kl + kl.detach() / self.num_particles,
         )
         if self.process.validate_args and not bool(torch.isfinite(loss)):
-            raise _diagnosis(model_trace, guide_trace)
+            raise diagnose_loss(model_trace, guide_trace)
         return loss.detach(), loss
+
+    def _charge(self, divergence: Tensor, site: dict[str, Any]) -> Tensor:
+        """The weighted KL after free bits."""
+        if self.free_bits == 0:
+            return weighted_sum(divergence, site)
+        if self.kl_mode == "analytic":
+            return weighted_sum(divergence.clamp(min=self.free_bits), site)
+        # One draw says little of its row's KL, and its floor would charge for noise: the batch's sum has the floor.
+        free = weighted_sum(torch.full_like(divergence, self.free_bits), site)
+        return torch.maximum(weighted_sum(divergence, site), free)
 
     def _divergence(self, guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
         """KL(guide || model) of a site in nats, shape of the site's batch; notes how it was found."""
@@ -257,42 +273,12 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 f"the guide's distribution at site {guide_site['name']!r} must be reparameterized (has_rsample), got "
                 f"{type(posterior).__name__}."
             )
+        check_same_kind(posterior, prior)
         exact = analytic_divergence(posterior, prior)
         self.kl_mode = "monte-carlo" if exact is None else "analytic"
+        if exact is None and torch.is_grad_enabled() and is_discrete(posterior):
+            raise ConfigError(
+                "the KL divergence of a discrete latent from this prior has no formula, and its estimate no gradient "
+                "to the guide: train with CategoricalPrior or ConditionalCategoricalPrior."
+            )
         return posterior.log_prob(z) - prior.log_prob(z) if exact is None else exact
-
-
-def _weighted_sum(divergence: Tensor, site: dict[str, Any]) -> Tensor:
-    """Sum under the weights of the site; rows of weight zero do not count, even if infinite."""
-    weighted = scale_and_mask(divergence, site["scale"], site["mask"])
-    return torch.where(torch.as_tensor(site["scale"], device=weighted.device) == 0, 0.0, weighted).sum()
-
-
-def _sum_particles(value: Tensor) -> Tensor:
-    """Sum over the axis of vectorized particles, if there is one."""
-    return value.reshape(-1, value.shape[-1]).sum(0)
-
-
-def _diagnosis(model_trace: Any, guide_trace: Any) -> NonFiniteError:
-    """Say which term broke, and at which times."""
-    (batch,) = model_trace.nodes["_INPUT"]["args"]
-    parts = []
-    for name, site in model_trace.nodes.items():
-        if site["type"] != "sample":
-            continue
-        if site["is_observed"]:
-            term, value = f"log-likelihood of {name!r}", site["log_prob"]
-        else:
-            guide_site = guide_trace.nodes[name]
-            value = latent_divergence(guide_site["fn"], site["fn"], guide_site["value"])
-            value = value.masked_fill(torch.as_tensor(guide_site["scale"]) == 0, 0.0)
-            term = f"KL of {name!r}"
-        is_bad = ~torch.isfinite(value.reshape(-1, value.shape[-1])).all(0)
-        if bool(is_bad.any()):
-            times = ", ".join(f"{float(t):.4g}" for t in batch.t[is_bad][:8])
-            parts.append(f"{term} in {int(is_bad.sum())} of {is_bad.numel()} rows, at t = {times}")
-    where = "; ".join(parts) or "their sum overflows"
-    return NonFiniteError(
-        f"the loss is not finite: {where}. Check the networks' outputs and the data, lower the learning rate, or "
-        "clip gradients."
-    )

@@ -15,6 +15,7 @@ from vadd.objectives.corruption import (
 )
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
 from vadd.objectives.steps import JumpTable, StepLaw
+from vadd.objectives.terms import require_explains
 from vadd.process import MaskingProcess
 from vadd.samplers.time_grid import TimeGrid
 from vadd.types import CorruptedBatch, PerSequence, Tokens
@@ -80,14 +81,8 @@ class FiniteStepELBO(DiffusionELBO):
         batch = corrupt_by_jump(self.process, self.jumps, x_0, self.generator, options)
         return batch if self.target == "revealed" else explain_all_masked(batch)
 
-    def _check_pair(self, model: Any, guide: Any) -> None:
-        super()._check_pair(model, guide)
-        has_latent = isinstance(guide, RecognitionGuide) and guide.latent_shape.numel() > 0
-        if has_latent and guide.explains != self.target:
-            raise ConfigError(
-                f"the objective's target is {self.target!r} and the guide explains {guide.explains!r}: build them "
-                f"alike, for example RecognitionGuide(recognition, explains={self.target!r})."
-            )
+    def _check_explains(self, guide: RecognitionGuide) -> None:
+        require_explains(guide, self.target, f"FiniteStepELBO with target={self.target!r}")
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
         weight = _num_steps(batch)

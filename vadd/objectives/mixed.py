@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vadd.errors import ConfigError, DomainError, ShapeError
+from vadd.guide import RecognitionGuide
 from vadd.objectives.corruption import merge_rows
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
 from vadd.objectives.finite_step import FiniteStepELBO
@@ -96,9 +97,11 @@ class MixedELBO(DiffusionELBO):
         own = batch.part[None]
         return SiteWeights(*(torch.stack(values).gather(0, own)[0] for values in zip(*weights, strict=True)))
 
-    def _check_pair(self, model: Any, guide: Any) -> None:
-        for part in self.parts:
-            part._check_pair(model, guide)
+    def _check_explains(self, guide: RecognitionGuide) -> None:
+        # Where steps decide what a jump reveals, jumps to clean data are the case in which it is everything.
+        steps = [part for part in self.parts if isinstance(part, FiniteStepELBO)]
+        for part in steps or self.parts:
+            part._check_explains(guide)
 
     def _uniform(self) -> float:
         """A number in ``[0, 1)``, on the host: how many rows a part gets is the shape of its tensors."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from vadd.guide import RecognitionGuide
 from vadd.objectives.corruption import corrupt_by_count, count_weight
 from vadd.objectives.elbo import DiffusionELBO, SiteWeights
 from vadd.types import CorruptedBatch, Tokens
@@ -34,3 +35,6 @@ class NullLatentELBO(DiffusionELBO):
 
     def weigh(self, batch: CorruptedBatch) -> SiteWeights:
         return SiteWeights(likelihood=count_weight(batch), latent=torch.zeros_like(batch.t))
+
+    def _check_explains(self, guide: RecognitionGuide) -> None:
+        """Any guide: it is not used."""

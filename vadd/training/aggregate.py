@@ -70,7 +70,7 @@ def fit_aggregate_prior(
 
     It maximizes :math:`E_{x_0} E_r \log p(z)` by Adam on draws of the posteriors, which lowers the KL divergence of
     guide and prior and leaves everything else as it is: every bound of a jump from all-masked gains what the divergence
-    loses. The model is put together anew: ``VADDModel(model.denoiser, fit.prior, model.process)``.
+    loses. Give it to the model by ``model.prior = fit.prior``, and choose a gate anew if it had one.
 
     The posteriors are those at all-masked input. So the prior is meant for a latent that is drawn there: sampling
     in one step, or one latent a trajectory (``latents="shared"``). A fresh latent at a later step comes from other

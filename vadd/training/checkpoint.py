@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vadd.backbones.sharing import attach_parts
-from vadd.errors import CheckpointError, VADDError
+from vadd.backbones.sharing import attach_parts, check_attached
+from vadd.errors import CheckpointError, ConfigError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.priors import SharesRecognition
@@ -58,8 +58,10 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: if the folder cannot be written or the notes are not JSON.
+        ConfigError: if a part shares a network that is not the one of this pair: its weights would be lost.
     """
     folder = Path(folder)
+    _require_own_networks(model, guide)
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous().clone()
         for name, part in (("model", model), ("guide", guide))
@@ -153,6 +155,18 @@ def _build(header: dict[str, Any], parts: dict[str, nn.Module]) -> tuple[VADDMod
         if isinstance(part, SharesRecognition):
             part.attach_recognition(guide.recognition)
     return model, guide
+
+
+def _require_own_networks(model: VADDModel, guide: RecognitionGuide) -> None:
+    """Raise unless parts that share networks share those of this pair, to which loading attaches them."""
+    check_attached(model.prior, model.denoiser)
+    check_attached(guide, model.denoiser)
+    for part in model.prior.modules():
+        if isinstance(part, SharesRecognition) and part.recognition is not guide.recognition:
+            raise ConfigError(
+                f"{type(part).__name__} shares another recognition network than the guide's, perhaps as a copy made "
+                "apart from it: call attach_recognition(guide.recognition), or copy model and guide together."
+            )
 
 
 def _describe(part: nn.Module) -> dict[str, Any] | None:
