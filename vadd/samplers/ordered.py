@@ -90,7 +90,8 @@ class EntropyBoundedSampler(Sampler):
     Masked positions are sorted by the entropy :math:`H_i` of their tokens, and the longest beginning
     revealed for which :math:`\sum_i H_i - \max_i H_i \le \gamma`: a bound on the mutual information of tokens that are
     drawn independently, whatever they are. The number of network calls follows from the sequence, at most ``N``;
-    ``num_steps`` is not taken. The time is the one at which the schedule masks the share that is masked.
+    ``num_steps`` is not taken. The time is the one at which the schedule masks the share that is masked. Rows that are
+    finished leave the network's batch.
 
     Args:
         gamma: the bound in nats; 0 reveals one position at a time, and all whose tokens are certain.
@@ -116,7 +117,8 @@ class EntropyBoundedSampler(Sampler):
         masked = run.is_masked(state.x)
         num_free = run.is_free.sum(-1).clamp(min=1)
         jump = replace(jump, t=run.time_of(masked.sum(-1) / num_free.double()))
-        state, logits = run.predict(state, jump, masked)
+        rows = masked.any(-1).nonzero()[:, 0]
+        state, logits = run.predict(state, jump, masked, rows=rows if len(rows) < len(masked) else None)
         entropy = _entropy(logits.double().log_softmax(-1))
         by_position = torch.full(masked.shape, torch.inf, dtype=torch.float64, device=masked.device)
         ordered, order = by_position.masked_scatter(masked, entropy).sort(-1)
