@@ -5,6 +5,7 @@ Hypothesis strategies are in ``vadd.testing.strategies``, which needs Hypothesis
 
 from vadd.objectives.divergence import kl_mode
 from vadd.testing.contracts import check_denoiser, check_prior, check_recognition, check_schedule
+from vadd.testing.contracts_sampler import check_sampler
 from vadd.testing.nodes import distribution_nodes, latent_nodes
 from vadd.testing.oracle import (
     all_masks,
@@ -34,6 +35,7 @@ __all__ = [
     "check_denoiser",
     "check_prior",
     "check_recognition",
+    "check_sampler",
     "check_schedule",
     "distribution_nodes",
     "exact_delbo",
