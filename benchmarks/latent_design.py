@@ -622,7 +622,7 @@ def print_table(results: dict[str, Any]) -> None:
             cells = "".join(f"{row['curves']['sampler'][str(t)]['mean']:>9.2f}" for t in STEPS)
             latent = row["latent"]
             kl = (
-                f"{latent['kl_all_masked']['mean']:>8.2f}{latent['active_units']['mean']:>8.0f}" if latent else " " * 16
+                f"{latent['kl']['mean']:>8.2f}{latent['active_units']['mean']:>8.0f}" if latent else " " * 16
             )
             print(f"{design:<20}{cells}{kl}{row['cost']['training_flops']['mean']:>7.2f}")
 
