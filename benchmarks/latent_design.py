@@ -621,9 +621,7 @@ def print_table(results: dict[str, Any]) -> None:
         for design, row in result["designs"].items():
             cells = "".join(f"{row['curves']['sampler'][str(t)]['mean']:>9.2f}" for t in STEPS)
             latent = row["latent"]
-            kl = (
-                f"{latent['kl']['mean']:>8.2f}{latent['active_units']['mean']:>8.0f}" if latent else " " * 16
-            )
+            kl = f"{latent['kl']['mean']:>8.2f}{latent['active_units']['mean']:>8.0f}" if latent else " " * 16
             print(f"{design:<20}{cells}{kl}{row['cost']['training_flops']['mean']:>7.2f}")
 
 
