@@ -16,3 +16,13 @@ def test_the_examples_run(capsys):
     printed = capsys.readouterr().out
     assert "ancestral sampling in 1 step, with a fresh latent at each step" in printed
     assert "units active" in printed
+
+
+def test_the_recipe_of_the_latents_page_runs(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs" / "latents.md").read_text(), re.DOTALL)
+    assert "range(300)" in block
+    names = {}
+    exec(block.replace("range(300)", "range(5)"), names)
+    assert names["x"].shape == (1000, 2)
+    assert set(names["model"].gate.plans) == {1, 2}
+    assert "GateCosts" in capsys.readouterr().out
