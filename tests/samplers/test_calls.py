@@ -6,7 +6,14 @@ import torch
 from vadd import MaskingProcess, VADDModel
 from vadd.backbones import DiTDenoiser
 from vadd.priors import StandardNormalPrior
-from vadd.samplers import AncestralSampler, LatentBlocks, LatentGate, PosteriorLatents, Trajectory
+from vadd.samplers import (
+    AncestralSampler,
+    EntropyBoundedSampler,
+    LatentBlocks,
+    LatentGate,
+    PosteriorLatents,
+    Trajectory,
+)
 from vadd.schedules import LinearSchedule
 from vadd.testing import tiny_model
 
@@ -94,6 +101,15 @@ def test_first_hitting_leaves_out_rows_that_have_fewer_free_positions():
     is_known = torch.ones_like(x, dtype=torch.bool).triu()  # 0, 1, 2, 3 free
     seen = record(model)
     model.infill(x, is_known, method="first-hitting")
+    assert [len(x_t) for x_t, _, _ in seen] == [3, 2, 1]
+
+
+def test_entropy_bounded_leaves_out_rows_that_are_finished():
+    model = make_model()
+    x = torch.zeros(4, LENGTH, dtype=torch.int64)
+    is_known = torch.ones_like(x, dtype=torch.bool).triu()  # 0, 1, 2, 3 free
+    seen = record(model)
+    model.infill(x, is_known, method=EntropyBoundedSampler(0.0))
     assert [len(x_t) for x_t, _, _ in seen] == [3, 2, 1]
 
 
