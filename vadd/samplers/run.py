@@ -92,7 +92,9 @@ class SamplerRun:
 
     def times(self, t: float | list[float]) -> Times:
         """A time for each row."""
-        return torch.as_tensor(t, dtype=torch.get_default_dtype(), device=self.start.device).expand(len(self.start))
+        if isinstance(t, float):
+            return torch.full((len(self.start),), t, device=self.start.device)
+        return torch.tensor(t, dtype=torch.get_default_dtype(), device=self.start.device)
 
     def time_of(self, masked: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The times at which positions are masked with these probabilities."""
