@@ -1,8 +1,6 @@
 """Laws of the latent's layout: which positions a vector of the latent belongs to."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -78,7 +76,7 @@ def test_block_patches_are_runs_of_equal_length(num_tokens, size):
 def test_means_and_flags_of_sites_are_those_of_their_positions(shape):
     patches = PATCHES if shape == (3, 2) else None
     layout = Layout(torch.Size(shape), LENGTH, patches)
-    x, where = torch.randn(BATCH, LENGTH, 4), torch.rand(BATCH, LENGTH) < 0.4
+    x, where = torch.randn(BATCH, LENGTH, 4), torch.rand(BATCH, LENGTH) < 0.7
     where[0] = False
     members = {(3, 2): PATCHES, (LENGTH, 2): IDENTITY, (4,): (0,) * LENGTH}[shape]
     means = layout.mean(x, where)
@@ -308,16 +306,3 @@ def test_the_sites_fix_the_length():
         denoiser()(x, t, torch.randn(BATCH, 3, 2))
     with pytest.raises(ShapeError, match="num_tokens=7"):
         recognition()(x, x == 1, t)
-
-
-def test_networks_with_patches_compile_to_one_graph():
-    program = """
-import torch
-from vadd.backbones import DiTDenoiser, DiTRecognition
-options = dict(patches=(0, 2, 1, 1, 0, 2, 2), hidden_size=16, depth=1)
-x, t, z = torch.randint(5, (3, 7)), torch.rand(3), torch.randn(3, 3, 2)
-network = DiTDenoiser(5, 7, (3, 2), **options)
-torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x, t, z), network(x, t, z))
-"""
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr

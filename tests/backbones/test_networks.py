@@ -300,6 +300,9 @@ x, t, z = torch.randint(5, (3, 7)), torch.rand(3), torch.randn(3, 4)
 for network in (DiTDenoiser(5, None, 4, **options), MLPDenoiser(5, 7, 4, **options)):
     run = torch.compile(network, fullgraph=True, backend="eager")
     torch.testing.assert_close(run(x, t, z, is_padding=x == 0), network(x, t, z, is_padding=x == 0))
+patches = dict(patches=(0, 2, 1, 1, 0, 2, 2), hidden_size=16, depth=1)
+network, z = DiTDenoiser(5, 7, (3, 2), **patches), torch.randn(3, 3, 2)
+torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x, t, z), network(x, t, z))
 trunk = DiTRecognition(5, None, 4, **options).trunk
 run = torch.compile(trunk, fullgraph=True, backend="eager")
 torch.testing.assert_close(run(x, t, target=x == 1), trunk(x, t, target=x == 1))

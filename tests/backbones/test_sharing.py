@@ -123,6 +123,14 @@ def test_networks_that_share_keep_the_contract(kind, options):
     check_recognition(NETWORKS[kind](**options), VOCAB, LENGTH)
 
 
+def test_the_checks_leave_the_shared_denoiser_as_it_was_and_do_not_see_its_dropout():
+    denoiser = dit(dropout=0.5)
+    before = copy.deepcopy(denoiser.state_dict())
+    check_recognition(SharedRecognition.for_denoiser(denoiser), VOCAB, LENGTH)
+    assert denoiser.training
+    assert all(torch.equal(value, before[key]) for key, value in denoiser.state_dict().items())
+
+
 def test_time_and_class_reach_the_network_by_the_denoiser_or_by_itself():
     denoiser = dit(reads_time=True, num_classes=3)
     with torch.no_grad():

@@ -328,6 +328,11 @@ class _HeadAcrossPositions(_Denoiser):
         self.head = self._Head()
 
 
+class _WrongContext(_Denoiser):
+    def context(self, x_t, t, z, **options):
+        return self.embedding(x_t)[..., :4]
+
+
 class _OwnForward(_Denoiser):
     def forward(self, x_t, t, z, **options):
         return super().forward(x_t, t, z, **options) + 1.0
@@ -362,6 +367,7 @@ def test_a_check_leaves_the_part_unchanged():
         (_NaNForPadding, "all padding"),
         (_HeadAcrossPositions, "each position on its own"),
         (_OwnForward, "head\\(features"),
+        (_WrongContext, "context must return"),
     ],
 )
 def test_broken_denoisers_are_caught(denoiser, message):
@@ -444,6 +450,36 @@ class _IdleRecognition(_Recognition):
         self.idle = nn.Parameter(torch.zeros(1))
 
 
+class _WrongDensity(_Recognition):
+    """A variance where the scale belongs, in the draws only."""
+
+    class _Normal(dist.Normal):
+        def rsample(self, sample_shape=()):
+            return self.loc + self.scale**2 * torch.randn(self._extended_shape(sample_shape))
+
+    def forward(self, tokens, target, t, *, is_padding=None, condition=None):
+        return self._Normal(self.loc(tokens, target, is_padding), 0.5).to_event(1)
+
+
+class _RecognitionWithoutExpand(_Recognition):
+    class _Fixed(dist.TorchDistribution):
+        has_rsample = True
+        arg_constraints = {}
+
+        def __init__(self, normal):
+            self.normal = normal
+            super().__init__(normal.batch_shape, normal.event_shape, validate_args=False)
+
+        def rsample(self, sample_shape=()):
+            return self.normal.rsample(sample_shape)
+
+        def log_prob(self, value):
+            return self.normal.log_prob(value)
+
+    def forward(self, tokens, target, t, *, is_padding=None, condition=None):
+        return self._Fixed(super().forward(tokens, target, t, is_padding=is_padding))
+
+
 def test_correct_recognition_networks_pass():
     check_recognition(_Recognition(), VOCAB, LENGTH)
     check_recognition(MLPRecognition(VOCAB, LENGTH, 2, hidden_size=8, depth=1), VOCAB, LENGTH)
@@ -462,6 +498,8 @@ def test_correct_recognition_networks_pass():
         (_RecognitionAcrossRows, "rows of a batch"),
         (_RecognitionReadsPadding, "is_padding"),
         (_IdleRecognition, "idle"),
+        (_WrongDensity, "must be the density that rsample draws from"),
+        (_RecognitionWithoutExpand, "_Fixed must define expand"),
     ],
 )
 def test_broken_recognition_networks_are_caught(recognition, message):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vadd.backbones.base import Denoiser, FeatureDenoiser, Recognition
 from vadd.backbones.sharing import SharesDenoiser
+from vadd.errors import ConfigError
 from vadd.priors.base import LatentPrior
 from vadd.schedules import NoiseSchedule
 from vadd.testing.density import check_density
@@ -145,7 +146,7 @@ def _check_plates(distribution: Distribution, z: Tensor) -> None:
     _require_same(
         wider.log_prob(z.expand(2, *z.shape)),
         distribution.log_prob(z).expand(2, _BATCH),
-        "the expanded distribution of the prior must give each row its own density",
+        "the expanded distribution must give each row its own density",
     )
 
 
@@ -272,6 +273,7 @@ def check_recognition(
     if not z.numel():
         return
     check_density("the recognition network", whole)
+    _check_plates(whole, z)
     _require(
         not torch.equal(score(every), score(every, (tokens + 1) % vocab_size)),
         "the recognition network must depend on the tokens.",
@@ -329,6 +331,16 @@ def _check_head(denoiser: FeatureDenoiser, x_t: Tensor, t: Tensor, z: Tensor, op
         dense[where],
         denoiser.head(features[where]),
         "head must treat each position on its own, mapping (..., hidden) to (..., vocab)",
+    )
+    try:
+        width = denoiser.context_size
+    except ConfigError:
+        return  # it does not share its context
+    shape = tuple(denoiser.context(x_t, t, z, **options).shape)
+    _require(
+        shape[:1] + shape[2:] == (_BATCH, width) and shape[1] in (1, x_t.shape[1]),
+        f"context must return (batch, dim, context_size), or one position for all, with context_size {width}; got "
+        f"{shape} for {tuple(x_t.shape)} tokens.",
     )
 
 
