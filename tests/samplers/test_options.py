@@ -1,5 +1,7 @@
 """What samplers share: seeds, batches, records, progress, and options that do not fit together."""
 
+import re
+
 import jaxtyping
 import pytest
 import torch
@@ -220,7 +222,7 @@ def test_more_steps_than_positions_have_a_meaning(method):
         ({"is_padding": torch.zeros(2, 3, dtype=torch.bool)}, ShapeError, "num_samples, length"),
         ({"is_padding": torch.zeros(LENGTH, dtype=torch.bool)}, ShapeError, "is_padding"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" object at 0x\w+", "", str(value)),
 )
 def test_contradictory_options_are_refused(options, error, message):
     with pytest.raises(error, match=message):
