@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from vadd.errors import DomainError
+from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.bounds import jump_costs
 from vadd.evaluation.importance import Proposal
 from vadd.guide import RecognitionGuide
@@ -78,7 +78,7 @@ def optimize_grid(
     candidates: Float[Tensor, " times"] | None = None,
     num_latents: int = 1,
     proposal: Proposal = "guide",
-    latents: Literal["fresh", "null"] = "fresh",
+    latents: Literal["fresh", "null"] | None = None,
     num_draws: int = 1,
     is_frozen: Flags | None = None,
     is_padding: Flags | None = None,
@@ -100,12 +100,15 @@ def optimize_grid(
         num_candidates: jumps between neighbouring candidate times, at equal steps of the mask probability.
         candidates: in their place, times from 1 to 0.
         num_latents, proposal, latents, num_draws, is_frozen, is_padding, condition, seed, rows_per_call:
-            as in :func:`~vadd.evaluation.jump_costs`. A shared latent has no costs by jump.
+            as in :func:`~vadd.evaluation.jump_costs`; ``latents`` by default the model's own. A latent shared by the
+            trajectory has no costs by jump: for models that sample with one, or by a gate, name the latents to
+            optimize for, ``"null"`` or ``"fresh"``, and judge the grid by the bound of the sampler.
         progress: whether a run of more than a few seconds shows a bar, on a terminal.
 
     Raises:
         ConfigError, DomainError: on options outside their range, or times that do not decrease from 1 to 0.
     """
+    latents = latents or _own_latents(model)
     if candidates is None:
         masked = resolve_grid(num_candidates, None)
         candidates = model.process.schedule.time_of(masked.to(model.null_latent.device)).cpu()
@@ -131,3 +134,13 @@ def optimize_grid(
         )
         costs[i, j] = estimate.nats_per_sequence.mean()
     return OptimizedGrid(times, costs)
+
+
+def _own_latents(model: VADDModel) -> Literal["fresh", "null"]:
+    """The model's own, where each jump has its cost."""
+    if model.has_latent and (model.gate is not None or model.latents == "shared"):
+        raise ConfigError(
+            "the model samples with one latent a trajectory or by a gate, which have no costs by jump: give latents as "
+            '"null" or "fresh", the jumps to optimize for.'
+        )
+    return "null" if model.latents == "null" else "fresh"

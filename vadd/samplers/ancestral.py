@@ -42,7 +42,8 @@ class AncestralSampler(Sampler):
 
     def step(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
         before, after = jump.masked
-        target = run.is_masked(state.x) & (run.uniform() < (before - after) / before)
+        reveal = (before - after) / before if before > 0 else 1.0  # a mask probability that underflows
+        target = run.is_masked(state.x) & (run.uniform() < reveal)
         if self.skip == "nothing":
             return run.reveal(state, jump, target)
         rows = target.any(-1).nonzero()[:, 0]

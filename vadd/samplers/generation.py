@@ -104,6 +104,8 @@ class Generation:
         if self.guidance != 1 and "condition" not in present:
             raise ConfigError("guidance needs condition: it weighs the network with its condition against without.")
         for name, value in present.items():
+            if not isinstance(value, Tensor) or value.ndim == 0:
+                raise ShapeError(f"{name} must be a tensor with one row a sequence, {len(start)}, got {value!r}.")
             if len(value) != len(start):
                 raise ShapeError(f"{name} must have one row a sequence, {len(start)}, got {tuple(value.shape)}.")
         size = self.batch_size or len(start)

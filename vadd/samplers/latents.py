@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vadd.distributions import sample_categorical
-from vadd.errors import ConfigError, NonFiniteError
+from vadd.errors import ConfigError, DomainError, NonFiniteError
 from vadd.samplers.base import Jump, SamplerState
 from vadd.samplers.checks import require_integer
 from vadd.samplers.gate import LatentGate, Mode, resolve_plan
@@ -27,8 +27,10 @@ _ROWS_PER_CALL = 1024
 class LatentPolicy(Protocol):
     """Sets the latents of a state, just before the network is called with them.
 
-    It returns the state with another ``z`` (None is the null latent). ``run.draw_latents(state.x, jump.t, jump.index)``
-    draws from ``p(z | x_t, t)``; a prior that is not drawn from is not evaluated.
+    It returns the state with another ``z`` (None is the null latent).
+    ``run.draw_latents(state.x, jump.t, jump.index, jump.repeat)`` draws from ``p(z | x_t, t)``; a prior that is not
+    drawn from is not evaluated. Methods that skip network calls skip the policy with them: let what it sets depend on
+    the jump, not on the calls before.
     """
 
     def __call__(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState: ...
@@ -51,6 +53,8 @@ class LatentBlocks:
     lengths: int | Sequence[int]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lengths, int | Sequence):
+            raise DomainError(f"lengths must be an integer or a sequence of them, got {self.lengths!r}.")
         for length in (self.lengths,) if isinstance(self.lengths, int) else self.lengths or (0,):
             require_integer("lengths", length)
 
@@ -116,6 +120,8 @@ def resolve_latents(
         ConfigError: on an unknown choice, or one that does not fit the number of steps.
     """
     chosen = _default(model) if latents is None else latents
+    if isinstance(chosen, type):
+        raise ConfigError(f"latents must be an object, got a class; call it, {chosen.__name__}(...).")
     if callable(chosen):
         return chosen
     num_draws = 1
@@ -168,7 +174,8 @@ class _ScheduledLatents:
         if origin == _SHARED:
             state = self._with_shared(run, state)
             return replace(state, z=state.shared, origin=(origin,))
-        is_again = jump.repeat > 0 and origin == jump.index
+        # Corrections draw a latent anew only where it serves this jump alone.
+        is_again = jump.repeat > 0 and origin == jump.index and self.origins.count(origin) == 1
         if state.origin == (origin,) and not is_again:
             return state
         t = jump.t if origin == jump.index or run.grid is None else run.times(run.grid[origin])

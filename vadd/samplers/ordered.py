@@ -57,7 +57,7 @@ class ConfidenceSampler(Sampler):
         assert run.grid is not None
         masked = run.is_masked(state.x)
         state, logits = run.predict(state, jump, masked)
-        tokens = sample_categorical(logits, generator=run.generator)
+        tokens = sample_categorical(run.shaping(logits), generator=run.generator)
         scores = self._scores(logits, tokens)
         if self.noise:
             uniform = torch.rand(scores.shape, dtype=torch.float64, device=scores.device, generator=run.generator)
@@ -74,13 +74,15 @@ class ConfidenceSampler(Sampler):
         return math.floor(num_free * jump.masked[end] + 1e-9)  # n * (k / n) may lie just below k
 
     def _scores(self, logits: Tensor, tokens: Tensor) -> Float[Tensor, " selected"]:
+        if self.score == "probability":  # without the log-probabilities of all other tokens
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            drawn = wide.gather(-1, tokens.clamp(max=wide.shape[-1] - 1)[:, None])[:, 0]
+            return (drawn - wide.logsumexp(-1)).double()
         log_p = logits.double().log_softmax(-1)
         if self.score == "entropy":
             return -_entropy(log_p)
-        if self.score == "margin":
-            first, second = log_p.exp().topk(2, -1).values.unbind(-1)
-            return (first - second).log()
-        return log_p.gather(-1, tokens.clamp(max=log_p.shape[-1] - 1)[:, None])[:, 0]
+        first, second = log_p.exp().topk(2, -1).values.unbind(-1)
+        return (first - second).log()
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class EntropyBoundedSampler(Sampler):
         allowed = (ordered.cumsum(-1) - ordered <= self.gamma) & (ordered < torch.inf)
         allowed[:, 0] = ordered[:, 0] < torch.inf
         target = torch.zeros_like(masked).scatter(-1, order, allowed)
-        tokens = sample_categorical(logits[target[masked]], generator=run.generator)
+        tokens = sample_categorical(run.shaping(logits[target[masked]]), generator=run.generator)
         x = state.x.masked_scatter(target, tokens)
         return replace(state, x=x, is_finished=not bool(run.is_masked(x).any()))
 

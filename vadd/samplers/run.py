@@ -137,7 +137,9 @@ class SamplerRun:
             rows: the rows that the network is to see, all with a target among them; default all.
 
         Returns:
-            The state with its latents, and guided and shaped logits at the target positions, in row-major order.
+            The state with its latents, and guided logits at the target positions, in row-major order. Tokens are drawn
+            from :attr:`shaping` of them; what ranks positions reads them as they are, for a shaping that leaves
+            one token makes all positions equally certain.
         """
         state = self.latents(self, state, jump)
         state = replace(state, t=jump.t, num_calls=state.num_calls + (1 if self.guidance == 1 else 2))
@@ -151,16 +153,18 @@ class SamplerRun:
             options = {name: value for name, value in options.items() if name != "condition"}
             free = self.model.denoise(x, t, z, target=target, **options).logits_at(target)
             logits, free = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (logits, free))
-            # A token that the condition rules out stays ruled out.
+            # A token that either of the two rules out stays ruled out, but for a weight of zero for the other.
             guided = logits + (self.guidance - 1) * (logits - free)
-            logits = torch.where(logits == -torch.inf, logits, guided)
-        return state, self.shaping(logits)
+            is_out = (logits == -torch.inf) | (free == -torch.inf)
+            logits = free if self.guidance == 0 else guided.masked_fill(is_out, -torch.inf)
+        return state, logits
 
     def reveal(
         self, state: SamplerState, jump: Jump, target: Flags, *, rows: Int[Tensor, " rows"] | None = None
     ) -> SamplerState:
         """Draw the tokens of the target positions; arguments as in :meth:`predict`."""
         state, logits = self.predict(state, jump, target, rows=rows)
+        logits = self.shaping(logits)
         tokens = sample_categorical(logits, generator=self.generator)
         if self.given is not None:
             tokens, state = self._take_given(tokens, logits, target, state, *self.given)

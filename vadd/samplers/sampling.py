@@ -79,7 +79,8 @@ def sample(
         condition: one condition a sample, passed on to prior and denoiser.
         guidance: weight ``w`` of classifier-free guidance (Ho and Salimans, arXiv 2207.12598): logits
             ``(1 - w) * l + w * l_c`` of the network without and with its condition, for networks trained with dropped
-            conditions; twice the network calls. 1: the condition alone.
+            conditions; twice the network calls. 1: the condition alone; 0: the network without it. Tokens that either
+            of the two gives probability zero stay out.
         is_padding: positions without data, shape ``(num_samples, length)``; hidden from the networks, they carry 0.
         batch_size: rows that run together; default all. It bounds the memory and leaves the law of a sample alone.
         generator: source of randomness, on the model's device; default the global one.
@@ -166,7 +167,8 @@ def infill(
         latents: as in :func:`sample`. A prior that reads ``x_t`` reads the known tokens; with any prior,
             ``"posterior"`` is a latent for the trajectory that explains them: ``PosteriorLatents(64)``, see
             :class:`~vadd.samplers.PosteriorLatents`.
-        num_candidates: as above; for methods with the model's law.
+        num_candidates: as above; for methods with the model's law. Candidates are the rows that ``batch_size`` counts
+            and ``record`` takes down.
         is_padding: positions without data; they keep their token of ``x``, which must be a clean one.
         num_steps, method, time_grid, temperature, latent_temperature, top_k, top_p, min_p, condition, guidance,
             batch_size, generator, seed, progress, record: as in :func:`sample`.

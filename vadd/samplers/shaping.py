@@ -59,7 +59,8 @@ class Shaping:
         if self.top_k is not None or self.top_p not in (None, 1):
             logits = self._of_the_best(logits)
         if self.min_p:
-            logits = logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(self.min_p), -torch.inf)
+            below = logits.double() - logits.amax(-1, keepdim=True)  # bfloat16 would round the threshold
+            logits = logits.masked_fill(below < math.log(self.min_p), -torch.inf)
         return logits
 
     def _of_the_best(self, logits: Tensor) -> Tensor:
