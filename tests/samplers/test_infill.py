@@ -184,15 +184,19 @@ def test_candidates_are_weighted_by_the_probability_of_the_known_tokens():
     assert abs(weights.mean() - whole[1, :, 1].sum()) < 4.9 * weights.std() / DRAWS**0.5
 
 
-def test_candidates_with_padding_and_conditions_keep_their_rows():
-    model = make_model("conditional")
-    x = torch.tensor([[1, 0, 1], [0, 1, 1]])
-    is_known = torch.tensor([[True, False, False], [False, True, False]])
-    is_padding = torch.tensor([[False, False, True], [False, False, False]])
-    y = model.infill(x, is_known, num_steps=2, num_candidates=5, is_padding=is_padding, seed=0)
-    assert y[0, 0] == 1
-    assert y[0, 2] == 1
-    assert y[1, 1] == 1
+def test_candidates_do_not_read_padding():
+    """The tabular network reads padding as the token 0: the chain starts where that is known."""
+    model = make_model("reads time")
+    is_padding = torch.tensor([False, False, True])
+    num = 4_000
+    x = model.infill(
+        rows(X, num), rows(KNOWN, num), num_steps=2, num_candidates=64, is_padding=rows(is_padding, num), seed=0
+    )
+    assert (x[:, 2] == X[2]).all()
+    padded = law(model, 2, is_known=is_padding, x=torch.tensor([1, 0, 0])).reshape(VOCAB, VOCAB, VOCAB)
+    expected = torch.zeros_like(padded)
+    expected[1, :, 0] = padded[1, :, 0] / padded[1, :, 0].sum()
+    check_law(x.masked_fill(is_padding, 0), expected.flatten())
 
 
 # Bad input

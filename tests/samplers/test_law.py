@@ -151,13 +151,15 @@ def test_the_law_of_a_sample_does_not_depend_on_its_batch(method, batch_size):
     check_law(x, law(model, 3, LatentBlocks(2)))
 
 
-def test_padded_positions_are_hidden():
+@pytest.mark.parametrize("batch_size", [None, 1_999])
+def test_padded_positions_are_hidden(batch_size):
     """The tabular network reads padding as the token 0, so that the law is that of a chain where it is known."""
     model = make_model("reads time")
-    is_padding = torch.tensor([False, False, True])
-    x = model.sample(DRAWS, num_steps=2, is_padding=is_padding.expand(DRAWS, -1), seed=0)
-    expected = law(model, 2, x=torch.zeros(LENGTH, dtype=torch.int64), is_known=is_padding)
-    check_law(x, expected)
+    paddings = [torch.tensor([False, False, True]), torch.tensor([True, False, False])]
+    rows = torch.stack(paddings).repeat(DRAWS, 1)
+    x = model.sample(2 * DRAWS, num_steps=2, is_padding=rows, batch_size=batch_size, seed=0)
+    for k, is_padding in enumerate(paddings):
+        check_law(x[k::2], law(model, 2, x=torch.zeros(LENGTH, dtype=torch.int64), is_known=is_padding))
 
 
 def test_samples_and_bound_agree():
