@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/likelihoods.md", "docs/latents.md", "docs/results.md")
+PAGES = ("README.md", "docs/likelihoods.md", "docs/latents.md", "docs/sampling.md", "docs/results.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -144,6 +144,67 @@ def latent_goals() -> str:
     return table(head, [row + [""] * (len(head) - len(row)) for row in rows]) + origin(report)
 
 
+def sampler() -> str:
+    """Time of a sampling step, in comparisons."""
+    report = read("sampler")
+    titles = {
+        "methods": "methods",
+        "projection": "vocabulary projection",
+        "latent": "models",
+        "peer": "solvers",
+    }
+    rows = []
+    for key, title in titles.items():
+        for name, entry in report["results"].get(key, {"alternatives": {}})["alternatives"].items():
+            row = entry["processor"]
+            cells = [f"{row['ms'][part]:.0f}" for part in ("step", "features", "projection", "outside")]
+            ratios = [f"{entry[clock]['ratio']['median']:.2f}" if "ratio" in row else "" for clock in entry]
+            steps = report["results"][key]["num_steps"]
+            rows.append([f"{title}, T={steps}", name, *cells, f"{row['share_outside']:.1%}", *reversed(ratios)])
+    head = [
+        "comparison",
+        "",
+        "ms a step",
+        "features",
+        "projection",
+        "outside",
+        "share outside",
+        "ratio",
+        "by the clock",
+    ]
+    return table(head, rows) + origin(report)
+
+
+def steps_vs_quality() -> str:
+    """Fréchet distance and network calls of every method."""
+    report = read("steps_vs_quality")
+    steps, bounds = ("1 step", "4 steps", "16 steps", "64 steps"), ("64 nats", "16 nats", "4 nats", "0 nats")
+    found = {(row["model"], row["method"], row["setting"]): row for row in report["results"]["rows"]}
+    rows = []
+    for model, method in dict.fromkeys(key[:2] for key in found):
+        is_bounded = method == "entropy-bounded"
+        cells = []
+        for setting in bounds if is_bounded else steps:
+            row = found[model, method, setting]
+            cells.append(f"{row['mean']['frechet']:.1f} ({row['calls']:.1f})")
+        rows.append([model, f"{method}, {', '.join(bounds)}" if is_bounded else method, *cells])
+    real = report["results"]["real"]["mean"]["frechet"]
+    note = f"\nFréchet distance (network calls a sequence); training digits instead of samples: {real:.1f}.\n"
+    return table(["model", "method", *steps], rows) + note + origin(report)
+
+
+def infill() -> str:
+    """Completions of half digits."""
+    report = read("infill")
+    results = report["results"]
+    rows = [
+        [r["known"], r["way"], str(r["steps"]), f"{r['same_digit']:.1%}", f"{r['frechet']:.1f}", f"{r['distance']:.1f}"]
+        for r in results["rows"]
+    ]
+    note = f"\nTwo real images of one digit are {results['distance_within_a_digit']:.1f} apart.\n"
+    return table(["known", "", "steps", "same digit", "Fréchet distance", "apart"], rows) + note + origin(report)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits,
     "toys": toys,
@@ -152,6 +213,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "latent-digits": lambda: latent_design("digits"),
     "latent-goals": latent_goals,
     "latent-finalists": latent_finalists,
+    "sampler": sampler,
+    "steps-vs-quality": steps_vs_quality,
+    "infill": infill,
 }
 
 

@@ -59,7 +59,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="folder with checkpoint-mdm and checkpoint-vadd; default: train"
     )
-    parser.add_argument("--num-updates", type=int, default=2000, help="updates of each model")
+    parser.add_argument("--num-updates", type=int, default=1500, help="updates of each model")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--latent-size", type=int, default=16, help="size of VADD's latent")
     parser.add_argument("--kl-warmup", type=float, help="share of the updates; default the recipe's")
