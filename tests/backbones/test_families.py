@@ -288,15 +288,47 @@ def test_one_group_of_categories_needs_no_axis_of_its_own(name):
     assert kl_divergence(q, p).shape == (BATCH,)
 
 
+def pair_of(name, **options):
+    latent = (2, 4) if name in ONE_HOTS else 2
+    size = {"hidden_size": 32, "depth": 1, "modulation_size": 16}
+    prior = CategoricalPrior(latent) if name in ONE_HOTS else StandardNormalPrior(latent)
+    model = VADDModel(MLPDenoiser(4, 2, latent, **size), prior, MaskingProcess(LinearSchedule(), 4), **options)
+    return model, RecognitionGuide(MLPRecognition(4, 2, latent, family=FAMILIES[name](), **size))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_particles_in_one_pass_have_the_divergence_of_particles_in_turn(name):
+    model, guide = pair_of(name)
+    perturb(guide)
+    x_0 = torch.randint(4, (200, 2))
+    kl = []
+    for vectorize in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        elbo = DELBO(model.process, num_particles=2, vectorize_particles=vectorize, generator=generator)
+        elbo(model, guide)(x_0).backward()
+        kl.append(elbo.last_terms.kl)
+    if name == "flow":  # estimates from other draws
+        assert abs(kl[0] - kl[1]) < 0.5 * kl[0]
+    else:
+        torch.testing.assert_close(*kl)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_null_latent_stands_in_for_a_latent_of_every_family(name):
+    model, guide = pair_of(name, latent_dropout=0.5)
+    loss = DELBO(model.process)(model, guide)(torch.randint(4, (32, 2)))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in guide.parameters())
+    for latents in ("fresh", "shared", "null"):
+        assert model.sample(3, num_steps=2, latents=latents).shape == (3, 2)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_training_moves_every_family_towards_a_dependence(name):
     """Two tokens that are always equal, one step: a latent of any family lowers the loss below independence."""
     torch.manual_seed(0)
-    latent = (2, 4) if name in ONE_HOTS else 2
-    size = {"hidden_size": 32, "depth": 1, "modulation_size": 16}
-    prior = CategoricalPrior(latent) if name in ONE_HOTS else StandardNormalPrior(latent)
-    model = VADDModel(MLPDenoiser(4, 2, latent, **size), prior, MaskingProcess(LinearSchedule(), 4))
-    guide = RecognitionGuide(MLPRecognition(4, 2, latent, family=FAMILIES[name](), **size))
+    model, guide = pair_of(name)
     elbo = DELBO(model.process, kl_weight=0.1)
     parts = torch.nn.ModuleList([model, guide])
     optimizer = torch.optim.Adam(parts.parameters(), lr=1e-2)
