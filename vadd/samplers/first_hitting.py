@@ -45,18 +45,18 @@ class FirstHittingSampler(Sampler):
     def _continuous(self, run: SamplerRun, uniform: Tensor) -> Iterator[Jump]:
         """One position of each row at a time, in the order of decreasing uniforms."""
         ordered, order = uniform.sort(-1, descending=True)
-        times = run.time_of(ordered.clamp(min=0))
+        times, is_left = run.time_of(ordered.clamp(min=0)), ordered >= 0
         for k in range(max(run.num_free)):
-            target = torch.zeros_like(uniform, dtype=torch.bool).scatter(-1, order[:, k : k + 1], True)
-            active = _active([n - k - 1 for n in run.num_free], uniform.device)
-            yield Jump(k, times[:, k], target=target & (uniform >= 0), active=active)
+            target = torch.zeros_like(is_left).scatter(-1, order[:, k : k + 1], is_left[:, k : k + 1])
+            active = None if k < min(run.num_free) else is_left[:, k].nonzero()[:, 0]
+            yield Jump(k, times[:, k], target=target, active=active)
 
     def _on_grid(self, run: SamplerRun, uniform: Tensor) -> Iterator[Jump]:
         """Those jumps of each row that reveal something, the first of every row side by side, then the second."""
-        assert run.grid is not None
         jumps = run.jumps()
         last = len(jumps)
         ends = torch.tensor([jump.masked[1] for jump in jumps], dtype=torch.float64, device=uniform.device)
+        times = torch.stack([jump.t[0] for jump in jumps])
         # The first jump that ends with a mask probability of at most the uniform; past the last one for -1.
         index = last - torch.searchsorted(ends.flip(0), uniform, right=True)
         ordered, order = index.sort(-1)
@@ -68,11 +68,6 @@ class FirstHittingSampler(Sampler):
         for k, rows in enumerate(visits.tolist()):
             if max(rows) < 0:
                 return
-            t = run.times([run.grid[max(row, 0)] for row in rows])  # of finished rows: any
-            yield Jump(k, t, target=rank == k, rows=tuple(rows), active=_active(rows, uniform.device))
-
-
-def _active(left: list[int], device: torch.device) -> Tensor | None:
-    """The rows whose number is not negative; None for all."""
-    rows = [row for row, value in enumerate(left) if value >= 0]
-    return None if len(rows) == len(left) else torch.tensor(rows, device=device)
+            active = None if min(rows) >= 0 else (visits[k] >= 0).nonzero()[:, 0]
+            t = times[visits[k].clamp(min=0)]  # of finished rows: any
+            yield Jump(k, t, target=rank == k, rows=tuple(rows), active=active)
