@@ -90,7 +90,7 @@ def write_plot(path: Path, rows: list[dict[str, Any]], floor: float) -> None:
         panel.axhline(floor, color="#999999", linestyle=":", label="real data")
         panel.set(xscale="log", yscale="log", xlabel="network calls a sequence", title=name)
         panel.set_xticks([1, 2, 4, 8, 16, 32, 64, 128], ["1", "2", "4", "8", "16", "32", "64", "128"])
-        panel.set_yticks([3, 5, 10, 20, 50], ["3", "5", "10", "20", "50"])
+        panel.set_yticks([3, 5, 10, 20, 50, 100, 200], ["3", "5", "10", "20", "50", "100", "200"])
         panel.minorticks_off()
         panel.grid(color="#e6e6e6", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
