@@ -1,9 +1,9 @@
 """Rare tokens and small reveal probabilities, with the vocabulary of GPT-2 under Zipf's law.
 
 Shares are compared at 4.9 standard errors (false alarms below 1e-6 each). The mass of the 40,257 rarest tokens is
-0.14: with 1,500 revealed positions a deviation by half of it is caught with probability 0.999, with 6,000 (slow)
-one by a quarter. Drawn in float32 from one categorical over the tokens and "stays masked", tokens are revealed 0.74
-times as often as they should be at this reveal probability, and the tail has 0.4 times its mass.
+0.14: with 1,500 revealed positions a loss of half of it is caught with probability 0.999 (a gain with 0.995), with
+6,000 (slow) one of a quarter (0.997). Drawn in float32 from one categorical over the tokens and "stays masked", tokens
+are revealed 0.74 times as often as they should be at this reveal probability, and the tail has 0.4 times its mass.
 """
 
 import pytest

@@ -21,12 +21,12 @@ _FALSE_ALARM = 1e-9
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """Check a sampler: clean tokens, known tokens kept, states left alone, seeds, batches, NaN, and the model's law.
+    """Check a sampler: clean tokens, known tokens kept, states left alone, seeds, NaN, and the model's law.
 
-    The law is checked where the sampler says that it has it (``has_model_law``), on a tabular model that reads the time
-    and whose prior reads the tokens: 20,000 draws against enumeration, from all-masked and from known tokens, at a
-    false-alarm rate of 1e-9 each; probabilities that are wrong by 8 % (root mean square) are caught with
-    probability 0.999.
+    The law is checked where the sampler says that it has it (``has_model_law``), with a number of steps, on a tabular
+    model that reads the time and whose prior reads the tokens: 20,000 draws against enumeration, from all-masked and
+    from known tokens, at a false-alarm rate of 1e-9 each; probabilities that are wrong by 8 % (root mean square) are
+    caught with probability 0.999.
 
     Args:
         sampler: the sampler; one that may do without a number of steps is also checked so.
@@ -38,6 +38,10 @@ def check_sampler(sampler: Sampler) -> None:
     _require(
         sampler.takes_num_steps in ("always", "optional", "never"),
         f'takes_num_steps must be "always", "optional" or "never", got {sampler.takes_num_steps!r}.',
+    )
+    _require(
+        not (sampler.has_model_law and sampler.takes_num_steps == "never"),
+        "has_model_law must be False where no number of steps is taken: the model's law is that of a number of steps.",
     )
     model = tiny_model(_VOCAB, _LENGTH, atoms=[-1.5, 0.0, 1.5], is_conditional=True, time_scale=1.0, scale=1.5, seed=7)
     counts = {"always": (1, _STEPS), "optional": (None, 1, _STEPS), "never": (None,)}[sampler.takes_num_steps]
