@@ -69,10 +69,10 @@ def with_latents(model, transition, t):
     def averaged(state):
         x_t, times = torch.tensor([state]), torch.tensor([float(t(state) if callable(t) else t)], dtype=torch.float64)
         z, log_weights = latent_nodes(model, x_t, times)
+        probabilities = model.denoise(x_t, times, z).logits[:, 0].double().softmax(-1).detach()
         total = {}
-        for point, weight in zip(z, log_weights[:, 0].exp().tolist(), strict=True):
-            probabilities = model.denoise(x_t, times, point).logits[0].double().softmax(-1)
-            for following, chance in transition(state, probabilities.detach()).items():
+        for weight, given in zip(log_weights[:, 0].exp().tolist(), probabilities, strict=True):
+            for following, chance in transition(state, given).items():
                 total[following] = total.get(following, 0.0) + weight * chance
         return total
 
