@@ -271,7 +271,11 @@ DESIGNS = {
         modes=("fresh", "null"),
     ),
     "fresh-conditional": Design(
-        "the same with a prior that reads x_t", "paper", prior=conditional, latent_dropout=0.4, modes=("fresh", "null")
+        "fresh latents: the same with a prior that reads x_t",
+        "paper",
+        prior=conditional,
+        latent_dropout=0.4,
+        modes=("fresh", "null"),
     ),
     "fresh-steps": Design(
         "fresh latents trained for 1 to 16 steps and by DELBO, prior that reads x_t",
@@ -281,7 +285,7 @@ DESIGNS = {
         modes=("fresh", "null"),
     ),
     "fresh-revealed": Design(
-        "the same, recognition sees only what the jump reveals",
+        "fresh latents for 1 to 16 steps, recognition sees only what the jump reveals",
         "paper",
         objective=stepwise("revealed"),
         prior=conditional,
@@ -527,7 +531,7 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if "latent" in runs[0]
     }
     return {
-        "about": runs[0]["about"],
+        "about": DESIGNS[runs[0]["design"]].about,
         "seeds": [run["seed"] for run in runs],
         "curves": curves,
         "claims": {t: row["bounds"] for t, row in runs[0]["curves"]["sampler"].items()},
