@@ -153,13 +153,15 @@ def test_the_other_solver_gets_the_same_law(benchmark_module, vadd):
 def test_the_other_solver_makes_one_step(benchmark_module, vadd):
     pytest.importorskip("flow_matching")
     sizes, model = vadd
-    step, _ = benchmark_module.prepare_peer(model, sizes, 8, 4)
+    step, _ = benchmark_module.prepare_peer(model, sizes, 8, 2)
     calls = []
     denoise = model.denoise
     model.denoise = lambda *args, **options: (calls.append(args), denoise(*args, **options))[1]
     with torch.no_grad():
         step()
-    assert len(calls) == 1
+    ((x, t, _),) = calls
+    assert (t == 0.75).all()
+    assert float((x == model.process.mask_id).double().mean()) == pytest.approx(0.75, abs=0.25)  # 64 tokens
     step, _ = benchmark_module.prepare_peer(model, sizes, 8, 7)  # the last step has none after it
     with torch.no_grad(), pytest.raises(AssertionError, match="before its second step"):
         step()

@@ -60,8 +60,8 @@ def test_distance_within_a_digit_ignores_other_digits(infill):
         """Features that tell nothing but the digit."""
 
         def features(self, tokens):
-            digit = data.heldout_labels[(data.heldout == tokens[:1]).all(-1)][0]
-            return torch.full((len(tokens), 2), float(digit)) + torch.arange(len(tokens))[:, None] % 2
+            digits = torch.stack([data.heldout_labels[(data.heldout == row).all(-1)][0] for row in tokens])
+            return 10.0 * digits[:, None].expand(-1, 2) + torch.arange(len(tokens))[:, None] % 2
 
     distance = infill.distance_within_a_digit(data, Labels())
     assert distance == pytest.approx(2**0.5 / 2, rel=0.05)  # about half of the pairs are unlike
