@@ -49,6 +49,7 @@ from vadd.priors import (
 from vadd.recipes import DEFAULT_LAW, Recipe, get_recipe
 from vadd.reporting import environment, write_report
 from vadd.samplers.gate import resolve_plan
+from vadd.samplers.latents import default_latents
 from vadd.schedules import LinearSchedule
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -441,7 +442,7 @@ def evaluate(
 
 def _proposal(model: VADDModel, latents: str | None, num_steps: int) -> str:
     """The tighter one: a guide that explains all masked tokens is too narrow for what a short jump reveals."""
-    plan = resolve_plan(latents or model.gate or model.latents, num_steps)
+    plan = resolve_plan(latents or default_latents(model), num_steps)
     return "mixture" if "fresh" in plan and num_steps > 1 and model.has_latent else "guide"
 
 

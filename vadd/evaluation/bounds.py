@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
-from vadd.evaluation.claims import LatentChoice, claim_of, resolve_modes
+from vadd.evaluation.claims import PlanChoice, claim_of, resolve_modes
 from vadd.evaluation.estimators import by_count, draw_uniform, finite_step, jump, masked_count, shared_latent
 from vadd.evaluation.importance import LatentIntegral, Proposal
 from vadd.evaluation.plans import planned
@@ -41,7 +41,7 @@ def log_likelihood_bound(
     num_steps: int | None = None,
     num_latents: int = 1,
     proposal: Proposal | None = None,
-    latents: LatentChoice | None = None,
+    latents: PlanChoice | None = None,
     time_grid: TimeGrid | None = None,
     mask_ratio: float = 1.0,
     num_draws: int | None = None,

@@ -6,23 +6,22 @@ from itertools import groupby
 from vadd.errors import ConfigError
 from vadd.model import VADDModel
 from vadd.samplers.gate import LatentGate, Mode, resolve_plan
+from vadd.samplers.latents import default_latents
 
-__all__ = ["LatentChoice", "claim_of", "resolve_modes"]
+__all__ = ["PlanChoice", "claim_of", "resolve_modes"]
 
 #: A mode for all jumps, one for each, or a gate.
-LatentChoice = Mode | Sequence[Mode] | LatentGate
+PlanChoice = Mode | Sequence[Mode] | LatentGate
 
 
-def resolve_modes(
-    model: VADDModel, bound: str, num_steps: int | None, latents: LatentChoice | None
-) -> tuple[Mode, ...]:
+def resolve_modes(model: VADDModel, bound: str, num_steps: int | None, latents: PlanChoice | None) -> tuple[Mode, ...]:
     """The mode of each jump; a single one for bounds that have no jumps of their own.
 
     Raises:
         ConfigError: if the choice does not fit the bound.
     """
     if bound == "finite-step" and num_steps is not None:
-        choice = (model.gate or model.latents) if latents is None else latents
+        choice = default_latents(model) if latents is None else latents
         return resolve_plan(choice, num_steps)
     if latents not in (None, "fresh", "null"):
         raise ConfigError(

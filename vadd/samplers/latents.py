@@ -16,7 +16,7 @@ from vadd.samplers.latent_draw import draw_seeded, mix_seed, temper
 from vadd.samplers.run import SampledModel, SamplerRun
 from vadd.types import Latents, Times, Tokens
 
-__all__ = ["LatentBlocks", "LatentChoice", "LatentPolicy", "PosteriorLatents", "resolve_latents"]
+__all__ = ["LatentBlocks", "LatentChoice", "LatentPolicy", "PosteriorLatents", "default_latents", "resolve_latents"]
 
 # Origins of a jump's latents besides the jump at which they are drawn.
 _SHARED, _NULL = -1, -2
@@ -119,7 +119,7 @@ def resolve_latents(
     Raises:
         ConfigError: on an unknown choice, or one that does not fit the number of steps.
     """
-    chosen = _default(model) if latents is None else latents
+    chosen = default_latents(model) if latents is None else latents
     if isinstance(chosen, type):
         raise ConfigError(f"latents must be an object, got a class; call it, {chosen.__name__}(...).")
     if callable(chosen):
@@ -148,7 +148,7 @@ def resolve_latents(
     return _ScheduledLatents(origins, num_draws)
 
 
-def _default(model: SampledModel) -> Mode | LatentGate:
+def default_latents(model: SampledModel) -> Mode | LatentGate:
     """What the model was made for."""
     return model.gate or model.latents
 
