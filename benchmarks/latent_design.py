@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from vadd import MaskingProcess, RecognitionGuide, VADDModel
-from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition, Recognition
+from vadd.backbones import EmbeddingRecognition, EmptyRecognition, MLPDenoiser, MLPRecognition, Recognition
 from vadd.data import TOY_LIMITS, discretize, load_digits_tokens, load_mnist_tokens, sample_toy
 from vadd.evaluation import diagnose_latent, fit_gate, log_likelihood_bound
 from vadd.objectives import (
@@ -44,6 +44,7 @@ from vadd.priors import (
     FlowPrior,
     LatentPrior,
     StandardNormalPrior,
+    TrunkPrior,
     VampPrior,
 )
 from vadd.recipes import DEFAULT_LAW, Recipe, get_recipe
@@ -51,6 +52,7 @@ from vadd.reporting import environment, write_report
 from vadd.samplers.gate import resolve_plan
 from vadd.samplers.latents import default_latents
 from vadd.schedules import LinearSchedule
+from vadd.training import fit_aggregate_prior
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -171,11 +173,13 @@ class Design:
         about: what it is.
         recipe: the recipe that it is, or that it varies.
         objective: the objective, where not the recipe's.
-        prior: the prior, where not the recipe's; gets the data and the recognition network.
+        prior: the prior, where not the recipe's; gets the data, the recognition network and the denoiser.
         family: the recognition family.
         latent_shape: the latent's shape, where not one vector.
         explains: as in the guide.
         is_light: whether the recognition network is the smaller one.
+        reads_embedding: whether it is a small transformer on the denoiser's embedding instead.
+        refits_prior: whether a mixture is fitted to the posteriors after training, in place of the prior.
         latent_dropout: as in the model.
         modes: modes that the gate chooses from; none for no gate.
         curves: modes whose bound is reported beside the sampler's own.
@@ -185,11 +189,13 @@ class Design:
     about: str
     recipe: str = "default"
     objective: Callable[[MaskingProcess], DiffusionELBO] | None = None
-    prior: Callable[[Data, Recognition], LatentPrior] | None = None
+    prior: Callable[[Data, Recognition, MLPDenoiser], LatentPrior] | None = None
     family: str = "diagonal"
-    latent_shape: tuple[int, ...] | None = None
+    latent_shape: tuple[int, ...] | Callable[[Data], tuple[int, ...]] | None = None
     explains: str = "masked"
     is_light: bool = True
+    reads_embedding: bool = False
+    refits_prior: bool = False
     latent_dropout: float = 0.0
     modes: tuple[str, ...] = ("shared", "fresh", "null")
     curves: tuple[str, ...] = field(default=())
@@ -219,12 +225,17 @@ def stepwise(target: str) -> Callable[[MaskingProcess], DiffusionELBO]:
     return build
 
 
-def normal(data: Data, recognition: Recognition) -> LatentPrior:
+def normal(data: Data, recognition: Recognition, denoiser: MLPDenoiser) -> LatentPrior:
     """The standard normal prior of the recognition network's latent."""
     return StandardNormalPrior(tuple(recognition.latent_shape))
 
 
-def conditional(data: Data, recognition: Recognition) -> LatentPrior:
+def trunk(data: Data, recognition: Recognition, denoiser: MLPDenoiser) -> LatentPrior:
+    """A prior that reads ``x_t`` by the denoiser's trunk."""
+    return TrunkPrior(data.latent_size, denoiser.context_size)
+
+
+def conditional(data: Data, recognition: Recognition, denoiser: MLPDenoiser) -> LatentPrior:
     """A prior that reads ``x_t``, by a network of the light size."""
     encoder = MLPRecognition(data.vocab_size, data.train.shape[1], data.latent_size, **data.light)
     return ConditionalPrior(encoder, data.vocab_size)
@@ -251,18 +262,26 @@ DESIGNS = {
     "uniform-law": Design(
         "default with a uniform law of steps", objective=shared(StepLaw.uniform((1, 2, 4, 8, 16, None)))
     ),
-    "flow-prior": Design("default with a flow prior", prior=lambda d, r: FlowPrior(d.latent_size)),
+    "flow-prior": Design("default with a flow prior", prior=lambda d, r, _: FlowPrior(d.latent_size)),
     "vamp-prior": Design(
         "default with a VampPrior of 50 validation sequences",
-        prior=lambda d, r: VampPrior.from_data(r, d.validation, 50),
+        prior=lambda d, r, _: VampPrior.from_data(r, d.validation, 50),
     ),
+    "aggregate-prior": Design(
+        "default with the mixture fitted to the posteriors again after training", refits_prior=True
+    ),
+    "low-rank": Design("default with a covariance of low rank plus diagonal", family="low-rank"),
     "full-posterior": Design("default with a full covariance", family="full"),
     "flow-posterior": Design("default with a flow posterior", family="flow"),
     "discrete": Design(
         "default with a discrete latent of 16 groups of 8",
         latent_shape=(16, 8),
         family="relaxed",
-        prior=lambda d, r: CategoricalPrior((16, 8)),
+        prior=lambda d, r, _: CategoricalPrior((16, 8)),
+    ),
+    "per-position": Design("default with a number a position", latent_shape=lambda d: (d.train.shape[1], 1)),
+    "embedding-recognition": Design(
+        "default with a small transformer on the denoiser's embedding for recognition", reads_embedding=True
     ),
     "fresh-null": Design(
         "fresh latents: DELBO, null rows (40 %), gate, light recognition",
@@ -275,6 +294,13 @@ DESIGNS = {
         "fresh latents: the same with a prior that reads x_t",
         "paper",
         prior=conditional,
+        latent_dropout=0.4,
+        modes=("fresh", "null"),
+    ),
+    "fresh-trunk": Design(
+        "fresh latents: the same with a prior that reads x_t by the denoiser's trunk",
+        "paper",
+        prior=trunk,
         latent_dropout=0.4,
         modes=("fresh", "null"),
     ),
@@ -301,17 +327,20 @@ def build(design: Design, data: Data) -> tuple[VADDModel, RecognitionGuide, Diff
     """Model, guide and objective of a design."""
     recipe: Recipe = get_recipe(design.recipe)
     num_tokens, has_latent = data.train.shape[1], design.recipe != "mdm"
-    shape = design.latent_shape or (data.latent_size if has_latent else 0)
+    shape: Any = design.latent_shape or (data.latent_size if has_latent else 0)
+    shape = shape(data) if callable(shape) else shape
     process = MaskingProcess(LinearSchedule(), data.vocab_size)
     denoiser = MLPDenoiser(data.vocab_size, num_tokens, shape, **data.denoiser)
     recognition: Recognition = EmptyRecognition()
     if has_latent:
         size = data.light if design.is_light else data.recognition
         recognition = MLPRecognition(data.vocab_size, num_tokens, shape, family=design.family, **size)
+        if design.reads_embedding:
+            recognition = EmbeddingRecognition.for_denoiser(denoiser, hidden_size=64, depth=1, positions="learned")
     if design.prior is None:
         model, guide = recipe.pair(denoiser, recognition, process)
     else:
-        prior = design.prior(data, recognition)
+        prior = design.prior(data, recognition, denoiser)
         model = VADDModel(denoiser, prior, process, latents=recipe.latents, latent_dropout=design.latent_dropout)
         guide = RecognitionGuide(recognition, explains=design.explains)
     objective = recipe.objective(process) if design.objective is None else design.objective(process)
@@ -354,6 +383,8 @@ def train(
                 history["reconstruction"].append(objective.last_terms.reconstruction.item())
                 history["kl"].append(objective.last_terms.kl.item())
     model, guide = average.module.eval()
+    if design.refits_prior:
+        model.prior = fit_aggregate_prior(model, guide, data.train[:10_000], num_components=50).prior
     return model, guide, {"cpu_seconds": round(time.process_time() - start, 1), "history": history}
 
 
