@@ -15,7 +15,7 @@ PACKAGE = Path(importlib.util.find_spec("vadd").origin).parent
 _BASE = {"errors", "registry", "types", "_modes", "_naming"}
 _PROCESS = _BASE | {"schedules", "process"}
 _SAMPLERS = _PROCESS | {"distributions", "samplers"}
-_MODEL = _SAMPLERS | {"priors", "backbones", "model", "guide"}
+_MODEL = _SAMPLERS | {"priors", "backbones", "storage", "model", "guide"}
 _EVALUATION = _MODEL | {"objectives", "evaluation"}
 ALLOWED = {
     "errors": set(),
@@ -34,7 +34,9 @@ ALLOWED = {
     "guide": _MODEL,
     "objectives": _MODEL,
     "evaluation": _EVALUATION,
-    "training": _EVALUATION,
+    # What a model needs to store itself: everything but the model.
+    "storage": _SAMPLERS | {"priors", "backbones"},
+    "training": _EVALUATION | {"storage"},
     "recipes": _EVALUATION,
     "metrics": {"errors", "types"},
     "data": {"errors", "types"},

@@ -425,10 +425,10 @@ def fail_at(number):
 
 STAGES = {
     "weights not written": lambda m: m.setattr(checkpoint, "save_file", fail_at(1)(checkpoint.save_file)),
-    "weights not hashed": lambda m: m.setattr(checkpoint, "_sha256", fail_at(1)(checkpoint._sha256)),
+    "weights not hashed": lambda m: m.setattr(checkpoint, "sha256", fail_at(1)(checkpoint.sha256)),
     "weights not synced": lambda m: m.setattr(os, "fsync", fail_at(1)(os.fsync)),
     "weights not renamed": lambda m: m.setattr(os, "replace", fail_at(1)(os.replace)),
-    "header not synced": lambda m: m.setattr(os, "fsync", fail_at(2)(os.fsync)),
+    "header not synced": lambda m: m.setattr(os, "fsync", fail_at(3)(os.fsync)),
     "header not renamed": lambda m: m.setattr(os, "replace", fail_at(2)(os.replace)),
 }
 

@@ -1,8 +1,6 @@
 """Checkpoints: tensors in safetensors, everything else in JSON. Loading executes nothing that was stored."""
 
-import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from vadd.priors import SharesRecognition
 from vadd.process import MaskingProcess
 from vadd.registry import build, describe
 from vadd.samplers.gate import LatentGate
+from vadd.storage.files import put_in_place, sha256, write_text
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -84,15 +83,13 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "weights.partial"
         save_file(tensors, partial)
-        digest = _sha256(partial)
+        digest = sha256(partial)
         text = json.dumps({**header, "sha256": digest}, indent=2)
         weights = folder / _weights_name(digest)
-        _replace(partial, weights)
+        put_in_place(partial, weights)
         # The header names its weights by their content, so replacing it is the one step that
         # turns the old checkpoint into the new one.
-        partial = folder / f"{_HEADER}.partial"
-        partial.write_text(text)
-        _replace(partial, folder / _HEADER)
+        write_text(folder / _HEADER, text)
         for old in folder.glob("weights-*.safetensors"):
             if old != weights:
                 old.unlink()
@@ -197,7 +194,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
 def _read_tensors(folder: Path, expected: str) -> dict[str, torch.Tensor]:
     path = folder / _weights_name(expected)
     try:
-        if _sha256(path) != expected:
+        if sha256(path) != expected:
             raise CheckpointError(
                 f"{path} is damaged or belongs to another checkpoint: its sha256 differs from the one in {_HEADER}."
             )
@@ -229,15 +226,3 @@ def _load_weights(part: nn.Module, name: str, tensors: dict[str, torch.Tensor]) 
 
 def _weights_name(digest: str) -> str:
     return f"weights-{digest[:16]}.safetensors"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(partial: Path, path: Path) -> None:
-    """Make a written file durable, then visible under its name in one step."""
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)

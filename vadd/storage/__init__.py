@@ -1,0 +1,1 @@
+"""Writing to disk so that nothing is lost, and reading without executing anything that was stored."""

@@ -1,0 +1,42 @@
+"""Files that are either there as a whole or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+
+__all__ = ["make_durable", "put_in_place", "sha256", "sync_folder", "write_text"]
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a written file is on the disk, whatever happens to the machine afterwards."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Make a written file durable, then visible under its name in one step."""
+    make_durable(partial)
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step; the old one stays until the new one is complete."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    put_in_place(partial, path)
