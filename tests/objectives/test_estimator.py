@@ -112,7 +112,7 @@ def test_free_bits_charge_a_constant_below_the_floor_and_the_kl_above():
     model, guide = make_pair()
     x_0 = tokens()
     elbo = DELBO(model.process, generator=seeded())
-    batch, weights = elbo._draw(model, x_0)
+    batch, weights = elbo.draw(model, x_0)
     kl = kl_divergence(guide.posterior(batch), model.prior(batch.x_t, batch.t)).detach()
     floor = float(kl.median())
     assert (kl < floor).any()
@@ -263,7 +263,7 @@ def test_a_kl_without_formula_is_estimated_without_bias(prior):
     with torch.no_grad():
         terms = elbo.terms(model, guide, x_0)
         elbo.generator = seeded()
-        batch, weights = elbo._draw(model, x_0)
+        batch, weights = elbo.draw(model, x_0)
         posterior = guide.posterior(batch)
         expected = enumerated_kl(posterior, prior(x_0, batch.t))
         z = posterior.sample((20_000,))
@@ -292,7 +292,7 @@ def test_the_kl_of_normals_is_the_formula_whatever_the_draw():
         values.append(elbo.terms(model, guide, x_0))
     assert torch.equal(values[0].kl, values[1].kl)
     assert not torch.equal(values[0].reconstruction, values[1].reconstruction)
-    batch, weights = DELBO(model.process, generator=torch.Generator().manual_seed(9))._draw(model, x_0)
+    batch, weights = DELBO(model.process, generator=torch.Generator().manual_seed(9)).draw(model, x_0)
     r = guide.posterior(batch).base_dist
     kl = (0.5 * (r.loc**2 + r.scale**2 - 1) - r.scale.log()).sum(-1)
     torch.testing.assert_close(values[0].kl, weights.latent * kl)

@@ -199,7 +199,7 @@ def test_each_row_has_the_batch_and_weights_of_its_part(kind):
     parts, _ = parts_of(process, kind)
     x_0 = X_0.repeat(30, 1)
     elbo = MixedELBO(parts, generator=seeded())
-    batch, weights = elbo._draw(None, x_0)
+    batch, weights = elbo.draw(None, x_0)
     generator = seeded()
     torch.rand((), generator=generator, dtype=torch.float64)
     order, start = torch.randperm(len(x_0), generator=generator), 0
@@ -210,7 +210,7 @@ def test_each_row_has_the_batch_and_weights_of_its_part(kind):
         assert abs(len(rows) - share * len(x_0)) < 1
         assert (batch.part[rows] == k).all()
         part.generator = generator
-        own, own_weights = part._draw(None, x_0[rows])
+        own, own_weights = part.draw(None, x_0[rows])
         for name in ("x_t", "t", "s", "is_masked", "target"):
             assert torch.equal(getattr(batch, name)[rows], getattr(own, name)), name
         for whole, single in zip(batch.recognition_inputs, own.recognition_inputs, strict=True):
@@ -316,7 +316,7 @@ def test_free_bits_are_charged_by_row_and_not_to_null_rows():
     ]
     x_0 = X_0.repeat(10, 1)
     elbo = MixedELBO(parts, generator=seeded(), free_bits=0.3, kl_weight=0.5)
-    batch, weights = elbo._draw(model, x_0)
+    batch, weights = elbo.draw(model, x_0)
     kl = kl_divergence(guide.posterior(batch), model.prior(*batch.latent_inputs))
     assert (kl < 0.3).any()
     assert (kl > 0.3).any()
@@ -336,14 +336,14 @@ def test_latent_dropout_goes_on_in_the_other_rows():
     model, _ = make_pair()
     model.latent_dropout = 0.3
     elbo = MixedELBO([(DELBO(model.process), 0.5), (NullLatentELBO(model.process), 0.5)])
-    batch, weights = elbo._draw(model, X_0.repeat(1000, 1))
+    batch, weights = elbo.draw(model, X_0.repeat(1000, 1))
     is_null_part = batch.part == 1
     assert batch.is_null[is_null_part].all()
     share = batch.is_null[~is_null_part].double().mean()
     assert abs(share - 0.3) < 4.9 * (0.3 * 0.7 / 2000) ** 0.5
     assert (weights.latent[batch.is_null] == 0).all()
     model.eval()
-    batch, _ = elbo._draw(model, X_0.repeat(10, 1))
+    batch, _ = elbo.draw(model, X_0.repeat(10, 1))
     assert torch.equal(batch.is_null, batch.part == 1)
 
 
@@ -416,7 +416,7 @@ def test_particles_have_the_rows_in_common(is_vectorized):
     terms = elbo.terms(model, guide, x_0)
     torch.testing.assert_close(terms.total.mean(), loss)
     elbo.generator = seeded()
-    batch, weights = elbo._draw(model, x_0)
+    batch, weights = elbo.draw(model, x_0)
     kl = kl_divergence(guide.posterior(batch), model.prior(*batch.latent_inputs))
     torch.testing.assert_close(terms.kl, weights.latent * kl)
 

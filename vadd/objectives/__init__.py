@@ -2,7 +2,8 @@
 
 from vadd.objectives.annealing import ConstantKL, CosineKL, CyclicalKL, LinearKL
 from vadd.objectives.delbo import DELBO
-from vadd.objectives.elbo import BoundTerms, DiffusionELBO, SiteWeights
+from vadd.objectives.drawn import DrawnBatch, SiteWeights
+from vadd.objectives.elbo import BoundTerms, DiffusionELBO
 from vadd.objectives.finite_step import ContinuousTimeELBO, FiniteStepELBO, SharedLatentELBO
 from vadd.objectives.mixed import MixedELBO
 from vadd.objectives.null_latent import NullLatentELBO
@@ -16,6 +17,7 @@ __all__ = [
     "CosineKL",
     "CyclicalKL",
     "DiffusionELBO",
+    "DrawnBatch",
     "FiniteStepELBO",
     "LinearKL",
     "MixedELBO",

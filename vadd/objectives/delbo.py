@@ -6,7 +6,8 @@ import torch
 
 from vadd.errors import ConfigError
 from vadd.objectives.corruption import corrupt_by_count, count_weight
-from vadd.objectives.elbo import DiffusionELBO, SiteWeights
+from vadd.objectives.drawn import SiteWeights
+from vadd.objectives.elbo import DiffusionELBO
 from vadd.objectives.times import stratified_uniform
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Tokens

@@ -15,19 +15,13 @@ from vadd.errors import ConfigError, DomainError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.divergence import analytic_divergence, check_same_kind, is_discrete
+from vadd.objectives.drawn import DrawnBatch, SiteWeights
 from vadd.objectives.site_scale import ScaleSites
 from vadd.objectives.terms import diagnose_loss, require_explains, sum_particles, weighted_sum
 from vadd.process import MaskingProcess
-from vadd.types import CorruptedBatch, Flags, PerSequence, Tokens
+from vadd.types import CorruptedBatch, Flags, Tokens
 
-__all__ = ["BoundTerms", "DiffusionELBO", "SiteWeights"]
-
-
-class SiteWeights(NamedTuple):
-    """Weights of the two sites of a corrupted batch, one a row."""
-
-    likelihood: PerSequence
-    latent: PerSequence
+__all__ = ["BoundTerms", "DiffusionELBO"]
 
 
 class BoundTerms(NamedTuple):
@@ -56,8 +50,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         svi = pyro.infer.SVI(model, guide, optim, loss=DELBO(process))   # svi.step(x_0)
         loss_fn = DELBO(process)(model, guide)                           # loss_fn(x_0).backward()
 
-    Both accept ``is_frozen=``, ``is_padding=`` and ``condition=`` beside ``x_0``. Subclasses implement
-    :meth:`corrupt` and :meth:`weigh`, and set :attr:`bounds`.
+    Both accept ``is_frozen=``, ``is_padding=`` and ``condition=`` beside ``x_0``, or what :meth:`draw` returned in
+    place of all. Subclasses implement :meth:`corrupt` and :meth:`weigh`, and set :attr:`bounds`.
 
     Args:
         process: the masking process, the same object that the model holds.
@@ -136,7 +130,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         condition: Tensor | None = None,
     ) -> BoundTerms:
         """One estimate of the terms of each sequence: nats, shape ``(batch,)``, neither annealed nor floored."""
-        batch, weights = self._draw(model, x_0, is_frozen, is_padding, condition)
+        batch, weights = self.draw(model, x_0, is_frozen, is_padding, condition)
         reconstruction, kl = torch.zeros_like(weights.likelihood), torch.zeros_like(weights.latent)
         for model_trace, guide_trace in self._run(model, guide, batch, {}):
             observed, latent = model_trace.nodes["x_0"], model_trace.nodes["z"]
@@ -184,14 +178,20 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         """Raise unless the guide explains what the objective lets it see: all masked tokens, none hidden."""
         require_explains(guide, "masked", type(self).__name__)
 
-    def _draw(
+    def draw(
         self,
         model: Any,
         x_0: Tokens,
         is_frozen: Flags | None = None,
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
-    ) -> tuple[CorruptedBatch, SiteWeights]:
+    ) -> DrawnBatch:
+        """Times, masks and dropped latents of a batch; the loss of the result is one of the batch.
+
+        Args:
+            model: the model; its ``latent_dropout`` counts in training mode.
+            x_0, is_frozen, is_padding, condition: the batch, as in ``MaskingProcess.corrupt``.
+        """
         batch = self.corrupt(x_0, is_frozen=is_frozen, is_padding=is_padding, condition=condition)
         likelihood, latent = self.weigh(batch)
         # A jump that reveals nothing costs nothing; with a diverging weight its KL would not vanish.
@@ -204,7 +204,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             batch = replace(batch, is_null=is_dropped if batch.is_null is None else batch.is_null | is_dropped)
         if batch.is_null is not None:
             latent = latent.masked_fill(batch.is_null, 0.0)
-        return batch, SiteWeights(likelihood, latent)
+        return DrawnBatch(batch, SiteWeights(likelihood, latent))
 
     def _run(self, model: Any, guide: Any, batch: CorruptedBatch, scales: dict[str, Tensor]) -> Iterator[Any]:
         """Trace guide and model on the batch, once for each particle or once for all."""
@@ -224,7 +224,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             yield traces  # outside the handler: code between two particles must not see it
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[Any]:
-        batch, weights = self._draw(model, *args, **kwargs)
+        is_drawn = len(args) == 1 and isinstance(args[0], DrawnBatch)
+        batch, weights = args[0] if is_drawn else self.draw(model, *args, **kwargs)
         self.last_terms = None  # so that the particles of this step alone are summed
         batch_size = batch.x_0.shape[0]
         scales = {"x_0": weights.likelihood / batch_size, "z": weights.latent / batch_size}

@@ -13,7 +13,8 @@ from vadd.objectives.corruption import (
     explain_all_masked,
     share_latent,
 )
-from vadd.objectives.elbo import DiffusionELBO, SiteWeights
+from vadd.objectives.drawn import SiteWeights
+from vadd.objectives.elbo import DiffusionELBO
 from vadd.objectives.steps import JumpTable, StepLaw
 from vadd.objectives.terms import require_explains
 from vadd.process import MaskingProcess

@@ -14,7 +14,8 @@ from torch import Tensor
 from vadd.errors import ConfigError, DomainError, ShapeError
 from vadd.guide import RecognitionGuide
 from vadd.objectives.corruption import merge_rows
-from vadd.objectives.elbo import DiffusionELBO, SiteWeights
+from vadd.objectives.drawn import SiteWeights
+from vadd.objectives.elbo import DiffusionELBO
 from vadd.objectives.finite_step import FiniteStepELBO
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Tokens

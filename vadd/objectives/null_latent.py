@@ -7,7 +7,8 @@ import torch
 
 from vadd.guide import RecognitionGuide
 from vadd.objectives.corruption import corrupt_by_count, count_weight
-from vadd.objectives.elbo import DiffusionELBO, SiteWeights
+from vadd.objectives.drawn import SiteWeights
+from vadd.objectives.elbo import DiffusionELBO
 from vadd.types import CorruptedBatch, Tokens
 
 __all__ = ["NullLatentELBO"]
