@@ -10,6 +10,7 @@ from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Recognition
 from vadd.errors import ConfigError
 from vadd.model import check_latent
+from vadd.storage import pretrained
 from vadd.types import CorruptedBatch, Distribution, Flags, Latents, Tokens
 
 __all__ = ["RecognitionGuide"]
@@ -38,6 +39,8 @@ class RecognitionGuide(UniquelyNamedModule):
         self.explains = explains
         #: Shape of one sequence's latent. Kept here: reading a submodule costs a message a parameter.
         self.latent_shape = torch.Size(recognition.latent_shape)
+
+    from_pretrained = classmethod(pretrained.load_guide)
 
     def forward(self, batch: CorruptedBatch) -> Latents:
         """The Pyro program: sample ``z``."""

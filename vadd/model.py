@@ -17,6 +17,7 @@ from vadd.errors import ConfigError, DomainError, NonFiniteError, ShapeError
 from vadd.priors.base import LatentPrior
 from vadd.process import MaskingProcess
 from vadd.samplers.gate import LatentGate, Mode, resolve_plan
+from vadd.storage import pretrained
 from vadd.types import CorruptedBatch, Distribution, Flags, Latents, Times, Tokens
 
 __all__ = ["VADDModel"]
@@ -211,6 +212,9 @@ class VADDModel(UniquelyNamedModule):
 
     sample = samplers.sample
     infill = samplers.infill
+    save_pretrained = pretrained.save_pretrained
+    push_to_hub = pretrained.push_to_hub
+    from_pretrained = classmethod(pretrained.load_model)
 
     def reconstruct(
         self,

@@ -424,7 +424,7 @@ def fail_at(number):
 
 
 STAGES = {
-    "weights not written": lambda m: m.setattr(checkpoint, "save_file", fail_at(1)(checkpoint.save_file)),
+    "weights not written": lambda m: m.setattr(checkpoint, "save_tensors", fail_at(1)(checkpoint.save_tensors)),
     "weights not hashed": lambda m: m.setattr(checkpoint, "sha256", fail_at(1)(checkpoint.sha256)),
     "weights not synced": lambda m: m.setattr(os, "fsync", fail_at(1)(os.fsync)),
     "weights not renamed": lambda m: m.setattr(os, "replace", fail_at(1)(os.replace)),
@@ -454,7 +454,7 @@ def test_an_interrupted_clean_up_leaves_the_new_checkpoint(saved, monkeypatch):
     folder, *_ = saved
     other_model, other_guide = make_pair()
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.unlink", fail_at(1)(lambda self: None))
+        patch.setattr("pathlib.Path.unlink", fail_at(2)(lambda self, missing_ok=False: None))
         with pytest.raises(CheckpointError, match="no space left"):
             save_checkpoint(folder, other_model, other_guide)
     assert_same_state(load_checkpoint(folder).model, other_model)

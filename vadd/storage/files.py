@@ -4,7 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["make_durable", "put_in_place", "sha256", "sync_folder", "write_text"]
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["make_durable", "put_in_place", "save_tensors", "sha256", "sync_folder", "write_text"]
 
 
 def sha256(path: Path) -> str:
@@ -40,3 +43,17 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     put_in_place(partial, path)
+
+
+def save_tensors(tensors: dict[str, Tensor], partial: Path) -> None:
+    """Write a safetensors file with the permissions of a new file; safetensors itself writes for the owner alone.
+
+    Args:
+        tensors: of which no two share memory.
+        partial: a file that nobody reads yet; :func:`put_in_place` gives it its name.
+    """
+    partial.unlink(missing_ok=True)
+    partial.touch()
+    mode = partial.stat().st_mode & 0o777
+    save_file(tensors, partial)
+    partial.chmod(mode)
