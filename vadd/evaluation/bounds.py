@@ -99,9 +99,7 @@ def log_likelihood_bound(
     Raises:
         ConfigError, DomainError: on options that do not fit the bound.
     """
-    if bound not in _KINDS:
-        raise ConfigError(f"bound must be one of {', '.join(_KINDS)}, got {bound!r}.")
-    _check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps, time_grid)
+    check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps, time_grid)
     grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
     plan = resolve_modes(model, bound, num_steps, latents)
     is_mixed = len(set(plan)) > 1 or plan[0] == "shared"
@@ -199,7 +197,7 @@ def slices(
         yield x_0[rows], {name: None if v is None else v[rows] for name, v in options.items()}
 
 
-def _check_options(
+def check_options(
     bound: str,
     num_steps: int | None,
     num_latents: int,
@@ -208,6 +206,9 @@ def _check_options(
     num_jumps: int | None,
     time_grid: TimeGrid | None,
 ) -> None:
+    """Raise unless the options fit the bound and each other; what depends on the model is not looked at."""
+    if bound not in _KINDS:
+        raise ConfigError(f"bound must be one of {', '.join(_KINDS)}, got {bound!r}.")
     if bound == "finite-step" and num_steps is None:
         raise ConfigError('bound="finite-step" needs num_steps, the number of steps of the sampler.')
     if num_steps is not None and bound not in ("finite-step", "shared-latent"):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vadd.errors import ConfigError, DomainError
+from vadd.errors import CheckpointError, ConfigError, DomainError
 from vadd.evaluation import LatentDiagnosis, diagnose_latent
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -171,6 +171,29 @@ class LatentMonitor:
         if has_died:
             warnings.warn(self._alarm(step, diagnosis, symptom), LatentCollapseWarning, stacklevel=2)
         return diagnosis
+
+    def state_dict(self) -> dict[str, Any]:
+        """History and state, ready for JSON; for :meth:`load_state_dict` of a monitor of the run that goes on."""
+        history = {name: list(values) for name, values in self.history.items()}
+        return {"history": history, "state": self.state, "num_alive": self._num_alive, "num_dead": self._num_dead}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where the monitor was whose :meth:`state_dict` this is.
+
+        Raises:
+            CheckpointError: if it is the state of something else; the monitor is left as it was.
+        """
+        history = state.get("history")
+        if (
+            set(state) != {"history", "state", "num_alive", "num_dead"}
+            or not isinstance(history, dict)
+            or set(history) != set(_QUANTITIES)
+            or len({len(values) for values in history.values()}) != 1
+            or state["state"] not in ("waking", "awake", "dead")
+        ):
+            raise CheckpointError(f"this is not the state of a LatentMonitor: {state!r:.200}.")
+        self.history = {name: list(history[name]) for name in _QUANTITIES}
+        self.state, self._num_alive, self._num_dead = state["state"], state["num_alive"], state["num_dead"]
 
     def _symptom(self, diagnosis: LatentDiagnosis) -> str | None:
         kl, loss = diagnosis.kl_per_bin, diagnosis.mixture_off_loss
