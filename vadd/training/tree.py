@@ -94,7 +94,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor], depth: int) -> Any:
     )
 
 
-def _pack_plain(value: float | str) -> Any:
+def _pack_plain(value: int | float | str) -> Any:
     """An integer, float or string: itself where JSON keeps it exactly."""
     if isinstance(value, str):
         # JSON would read a pair of lone surrogates as one character.
