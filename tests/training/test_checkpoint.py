@@ -160,6 +160,63 @@ def test_the_same_weights_may_be_saved_twice(saved):
     assert load_checkpoint(folder).notes == {"step": 4}
 
 
+def test_a_figure_that_is_nan_does_not_stop_a_checkpoint(tmp_path):
+    model, guide = make_pair()
+    save_checkpoint(tmp_path, model, guide, notes={"loss": float("nan")})
+    assert load_checkpoint(tmp_path).notes["loss"] != load_checkpoint(tmp_path).notes["loss"]
+
+
+FIRST_HEADER = {
+    "format_version": 1,
+    "parts": {
+        "denoiser": {
+            "class": "MLPDenoiser",
+            "arguments": {"vocab_size": VOCAB, "num_tokens": LENGTH, "latent_shape": LATENT, **SIZE},
+        },
+        "prior": {"class": "StandardNormalPrior", "arguments": {"latent_shape": LATENT}},
+        "schedule": {"class": "LinearSchedule", "arguments": {}},
+        "recognition": {
+            "class": "MLPRecognition",
+            "arguments": {"vocab_size": VOCAB, "num_tokens": LENGTH, "latent_shape": LATENT, **SIZE},
+        },
+    },
+    "vocab_size": VOCAB,
+    "latent_dropout": 0.25,
+    "explains": "revealed",
+    "notes": {"step": 3},
+}
+
+
+def test_a_folder_of_the_first_version_is_read(tmp_path):
+    """Written here word for word as the first version wrote it, without latents and gate."""
+    model, guide = make_pair(latent_dropout=0.25)
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"guide.{key}": value for key, value in guide.state_dict().items()}
+    save_file(tensors, tmp_path / "weights")
+    digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
+    (tmp_path / "weights").rename(tmp_path / f"weights-{digest[:16]}.safetensors")
+    (tmp_path / HEADER).write_text(json.dumps({**FIRST_HEADER, "sha256": digest}, indent=2))
+    loaded = load_checkpoint(tmp_path)
+    assert_same_state(loaded.model, model)
+    assert_same_state(loaded.guide, guide)
+    assert torch.equal(sampled(loaded.model), sampled(model))
+    assert (loaded.model.latent_dropout, loaded.guide.explains) == (0.25, "revealed")
+    assert (loaded.model.latents, loaded.model.gate, loaded.notes) == ("fresh", None, {"step": 3})
+
+
+def test_a_checkpoint_has_the_fields_of_the_first_version(saved):
+    folder, *_ = saved
+    assert header_of(folder).keys() - FIRST_HEADER.keys() == {"sha256", "latents", "gate"}
+    assert all(key.startswith(("model.", "guide.")) for key in load_file(weights_of(folder)))
+
+
+def test_a_guide_of_another_latent_is_refused(tmp_path):
+    model, _ = make_pair()
+    with pytest.raises(ConfigError, match="latent_shape"):
+        save_checkpoint(tmp_path / "new", model, RecognitionGuide(EmptyRecognition()))
+    assert not (tmp_path / "new").exists()
+
+
 # Parts that are not registered
 
 

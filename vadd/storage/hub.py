@@ -26,11 +26,11 @@ def locate(
         ConfigError: if a revision is given for a folder, or huggingface_hub is needed and missing.
     """
     path = Path(path_or_repo)
-    if path.is_dir():
+    if path.is_dir() and str(path_or_repo):  # an empty name is no word for the current folder
         if revision is not None:
             raise ConfigError(f"revision is for repositories, and {path} is a folder here: leave revision out.")
         return path
-    if path.exists():
+    if path.is_file():
         raise CheckpointError(f"{path} is a file: pass the folder that save_pretrained wrote.")
     if isinstance(path_or_repo, Path) or not _REPOSITORY.fullmatch(path_or_repo):
         raise CheckpointError(
