@@ -17,7 +17,7 @@ from torch import nn
 import vadd.training.monitor as monitor_module
 from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import Denoiser, EmptyRecognition, MLPDenoiser, MLPRecognition, Recognition
-from vadd.errors import ConfigError, DomainError
+from vadd.errors import CheckpointError, ConfigError, DomainError
 from vadd.evaluation import LatentDiagnosis, diagnose_latent
 from vadd.objectives import LinearKL
 from vadd.priors import StandardNormalPrior
@@ -413,3 +413,50 @@ def test_bad_input():
         LatentMonitor(model, guide, copies(), num_latents=3)
     with pytest.raises(DomainError, match="at most the latent's 4 components, got 5"):
         LatentMonitor(model, guide, copies(), min_active_units=5)
+
+
+@pytest.mark.parametrize("split", range(9))
+def test_a_monitor_goes_on_where_another_stopped(split, monkeypatch):
+    checks = "dddaadddn"
+    diagnoses = {"a": ALIVE, "d": SLEEPING, "n": SPURIOUS}
+    feed = iter([diagnoses[check] for check in checks * 2])
+    monkeypatch.setattr(monitor_module, "diagnose_latent", lambda *args, **kwargs: next(feed))
+
+    def run(monitor, steps):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for step in steps:
+                monitor(step)
+        return [str(warning.message) for warning in caught]
+
+    options = {"every": 1, "warm_up": 0, "patience": 2}
+    pair = fixed_pair()
+    whole = LatentMonitor(*pair, BITS, **options)
+    alarms = run(whole, range(9))
+    assert len(alarms) == 2
+    first, second = (LatentMonitor(*pair, BITS, **options) for _ in range(2))
+    heard = run(first, range(split))
+    state = json.loads(json.dumps(first.state_dict(), allow_nan=False))
+    second.load_state_dict(state)
+    heard += run(second, range(split, 9))
+    assert heard == alarms
+    assert second.state_dict() == whole.state_dict()
+    assert first.state_dict() == state  # nothing is shared with the monitor that goes on
+
+
+def test_the_state_of_something_else_is_refused_and_nothing_taken_over():
+    monitor = LatentMonitor(*fixed_pair(), BITS)
+    monitor(0)
+    good = monitor.state_dict()
+    bad = [
+        {},
+        {**good, "more": 1},
+        {**good, "history": []},
+        {**good, "history": {"step": [0]}},
+        {**good, "history": {**good["history"], "kl": []}},
+        {**good, "state": "asleep"},
+    ]
+    for state in bad:
+        with pytest.raises(CheckpointError, match="not the state of a LatentMonitor"):
+            monitor.load_state_dict(state)
+        assert monitor.state_dict() == good

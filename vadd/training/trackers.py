@@ -41,7 +41,7 @@ def resolve_trackers(trackers: Sequence[Any], folder: str | Path | None) -> list
             continue
         if tracker not in ("csv", *_PACKAGES):
             raise ConfigError(
-                f"trackers may hold 'csv', {', '.join(map(repr, _PACKAGES))} and trackers of Accelerate, got {tracker!r}."
+                f"trackers are 'csv', {', '.join(map(repr, _PACKAGES))} or trackers of Accelerate, got {tracker!r}."
             )
         if list(trackers).count(tracker) > 1:
             raise ConfigError(f"trackers names {tracker!r} more than once: everything would be written twice.")
@@ -158,7 +158,7 @@ def _append(path: Path, values: Mapping[str, float], step: int | None) -> None:
             raise DomainError(f"metric {name!r} must be a number, got {value!r}.") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     # In one piece: a reader finds whole lines, but for a kill within the system's write.
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         file.write(_as_csv(rows if file.tell() else [_HEADER, *rows]))
 
 
@@ -170,17 +170,19 @@ def _as_csv(rows: Iterable[Sequence[Any]]) -> str:
 
 def _read_rows(path: Path) -> list[tuple[int, str, float]]:
     """All complete rows of the file."""
-    text = path.read_text()
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    rows = []
-    for number, cells in enumerate(csv.reader(lines), start=1):
-        if number == 1 and cells == _HEADER:
-            continue
-        try:
+    data = path.read_bytes()
+    rows: list[tuple[int, str, float]] = []
+    number = 0
+    try:
+        # Cut as bytes: the last line may end within a character.
+        lines = data[: data.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]
+        for number, cells in enumerate(csv.reader(lines), start=1):
+            if number == 1 and cells == _HEADER:
+                continue
             step, name, value = cells
             rows.append((int(step), name, float(value)))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}, is no row step,name,value: {cells}. Remove the line.") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path}, line {number}, is no row step,name,value: {error}. Remove the line.") from error
     return rows
 
 

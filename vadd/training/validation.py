@@ -156,6 +156,9 @@ class BoundValidation:
         Args:
             accelerator: of Accelerate, called in every process; None where there is one process.
             values: what the call in this process returned.
+
+        Raises:
+            DomainError: if the processes have no sequence at all.
         """
         # Sequences, their sum and their sum of squares: exact also where processes have different numbers of rows.
         totals = torch.stack([torch.stack([v.new_tensor(len(v)), v.sum(), v.square().sum()]) for v in values.values()])
@@ -163,6 +166,8 @@ class BoundValidation:
             totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum")
         metrics, means = {}, []
         for steps, (num, total, squares) in zip(self._steps, totals.tolist(), strict=True):
+            if num == 0:
+                raise DomainError("no process has any values to reduce; of several processes, pass the accelerator.")
             mean = total / num
             # Rounding may leave a little less than zero where all values are alike; NaN stays NaN.
             variance = (squares / num - mean**2) * num / (num - 1) if num > 1 else math.nan
