@@ -1,7 +1,9 @@
 """Callbacks beside training: they show, draw and watch, and leave the training alone."""
 
 import json
+import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import jaxtyping
@@ -13,7 +15,11 @@ from vadd.backbones import MLPDenoiser, MLPRecognition
 from vadd.errors import CheckpointError, ConfigError, DomainError
 from vadd.priors import StandardNormalPrior
 from vadd.schedules import LinearSchedule
+from vadd.training import BoundValidation, read_metrics
 from vadd.training.callbacks import Callback, ProgressBar, SamplePictures, WatchLatent
+
+sys.path.insert(0, str(Path(__file__).parent))
+import parts  # noqa: E402
 
 VOCAB, LENGTH, LATENT = 5, 3, 2
 SIZE = {"hidden_size": 16, "depth": 1, "embedding_size": 4, "modulation_size": 8, "dropout": 0.5}
@@ -267,3 +273,58 @@ def test_bad_options_of_the_watch_are_refused():
     watch.load_state_dict({"history": {}})
     with pytest.raises(CheckpointError, match="not the state of a LatentMonitor"):
         Trainer(watch).fit()
+
+
+class Dies(Callback):
+    """Stops training by an error after an update."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, trainer):
+        if trainer.step == self.step:
+            raise RuntimeError("dies here")
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_a_run_that_died_and_went_on_leaves_the_files_of_one_that_did_not(tmp_path, capsys):
+    pytest.importorskip("accelerate")
+
+    def run(folder, *callbacks):
+        watch = WatchLatent(parts.tokens(8, 1), every=2, num_latents=4)
+        pictures = SamplePictures(
+            4,
+            lambda path, samples: path.with_suffix(".txt").write_text(str({k: x.tolist() for k, x in samples.items()})),
+            num_samples=2,
+            num_steps=(1, 2),
+        )
+        trainer = parts.make_trainer(
+            10,
+            callbacks=[*callbacks, watch, pictures],
+            validation=BoundValidation(parts.tokens(20, 2), num_steps=(1, 2), num_latents=2, batch_rows=8),
+            folder=folder,
+            log_every=2,
+            validate_every=4,
+            save_every=5,
+            keep_best=False,
+        )
+        trainer.callbacks.append(ProgressBar(disable=False))
+        trainer.fit()
+        return watch.monitor.history
+
+    history = run(tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="dies here"):
+        run(tmp_path / "died", Dies(9))
+    assert read_metrics(tmp_path / "died")["loss"]["step"] == [2, 4, 6, 8]
+    capsys.readouterr()
+    assert run(tmp_path / "died") == history
+    assert "5/10" in capsys.readouterr().err.split("\r")[1]
+    whole, died = (
+        {k: v for k, v in read_metrics(tmp_path / name).items() if "second" not in k} for name in ("whole", "died")
+    )
+    assert whole == died
+    assert whole["latent/kl"] == {"step": history["step"], "value": history["kl"]}
+    assert whole["validation/nats@2"]["step"] == [4, 8, 10]
+    pictures = {path.name: path.read_text() for path in (tmp_path / "whole" / "samples").iterdir()}
+    assert pictures == {path.name: path.read_text() for path in (tmp_path / "died" / "samples").iterdir()}
+    assert sorted(pictures) == ["step-0000004.txt", "step-0000008.txt"]

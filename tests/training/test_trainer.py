@@ -1,0 +1,385 @@
+"""One update is the SVI step; every setting changes what it names."""
+
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI
+from torch.optim.lr_scheduler import LambdaLR
+
+sys.path.insert(0, str(Path(__file__).parent))
+from parts import averaged_weights, make_pair, make_trainer, tokens, weights  # noqa: E402
+
+from vadd.errors import CheckpointError, ConfigError, DataError, DomainError, NonFiniteError  # noqa: E402
+from vadd.objectives import DELBO  # noqa: E402
+from vadd.training import Callback, TrainerConfig, warmup_constant, warmup_cosine  # noqa: E402
+from vadd.training.noise import RowNoise, keyed_generator  # noqa: E402
+
+
+class Recorder(Callback):
+    def __init__(self):
+        self.events, self.metrics, self.grad_norms = [], [], []
+
+    def on_start(self, trainer):
+        self.events.append(("start", trainer.step))
+
+    def on_step(self, trainer):
+        self.events.append(("step", trainer.step))
+        self.grad_norms.append(float(trainer.grad_norm))
+
+    def on_log(self, trainer, metrics):
+        self.metrics.append({"step": trainer.step, **metrics})
+
+    def on_validation(self, trainer, metrics):
+        self.events.append(("validation", trainer.step))
+
+    def on_save(self, trainer, folder):
+        self.events.append(("save", trainer.step))
+
+    def on_end(self, trainer, stopped):
+        self.events.append(("end", stopped))
+
+    def of(self, event):
+        return [value for name, value in self.events if name == event]
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, 0.1)
+
+
+def trained(*args, **options):
+    trainer = make_trainer(*args, **options)
+    trainer.fit()
+    return trainer
+
+
+def test_an_update_is_the_step_of_svi():
+    trainer = make_trainer(1, recipe="paper", optimizer=sgd, clip_norm=None, ema_decay=None, kl_schedule=None)
+    model, guide = make_pair("paper")
+    objective = DELBO(model.process, generator=keyed_generator("cpu", 0, "masks", 0))
+    svi = SVI(model, guide, pyro.optim.SGD({"lr": 0.1}), loss=objective)
+    rows = torch.tensor(trainer.order.rows(0))
+    with RowNoise(0, 8, 8, keyed_generator("cpu", 0, "latents", 0)):
+        svi.step(tokens()[rows])
+    trainer.fit()
+    expected = torch.cat([p.detach().flatten() for p in [*model.parameters(), *guide.parameters()]])
+    torch.testing.assert_close(weights(trainer), expected, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(weights(trainer), weights(make_trainer(1, recipe="paper")))
+
+
+def test_training_learns():
+    recorder = Recorder()
+    trained(300, 32, learning_rate=1e-2, log_every=50, callbacks=[recorder])
+    first, last = recorder.metrics[0], recorder.metrics[-1]
+    assert last["reconstruction"] < first["reconstruction"] - 0.2
+    assert last["sequences_per_second"] > 0
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_make_the_same_update(parts):
+    torch.set_default_dtype(torch.float64)
+    try:
+        whole, split = (trained(4, accumulate=k) for k in (1, parts))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(weights(split), weights(whole), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"batch_size": 10},
+        {"learning_rate": 2e-3},
+        {"betas": (0.5, 0.5)},
+        {"weight_decay": 1.0},
+        {"clip_norm": 1e-3},
+        {"precision": "bf16"},
+        {"num_updates": 7},
+        {"schedule": warmup_constant(3)},
+        {"kl_schedule": lambda step: 3.0},
+        {"optimizer": sgd},
+        {"dropout": 0.5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_settings_of_the_update_change_the_weights(change):
+    settings = {"num_updates": 6, "batch_size": 8}
+    reference = weights(trained(**settings))
+    assert torch.equal(weights(trained(**settings)), reference)
+    assert not torch.equal(weights(trained(**{**settings, **change})), reference)
+
+
+def test_the_gradient_is_clipped_to_the_norm():
+    recorder, free = Recorder(), Recorder()
+    start = weights(make_trainer())
+    clipped = trained(1, clip_norm=1e-2, optimizer=sgd, callbacks=[recorder])
+    trained(1, clip_norm=None, optimizer=sgd, callbacks=[free])
+    assert recorder.grad_norms == free.grad_norms  # the norm before clipping is reported
+    assert free.grad_norms[0] > 1e-2
+    assert float((weights(clipped) - start).norm()) == pytest.approx(0.1 * 1e-2, rel=1e-3)
+
+
+def test_the_average_is_that_of_the_weights():
+    seen = []
+
+    class Watch(Callback):
+        def on_step(self, trainer):
+            seen.append(weights(trainer))
+
+    trainer = trained(5, ema_decay=0.7, callbacks=[Watch()])
+    average = seen[0]
+    for value in seen[1:]:
+        average = 0.7 * average + 0.3 * value
+    torch.testing.assert_close(averaged_weights(trainer), average)
+    plain = make_trainer(2, ema_decay=None)
+    assert plain.averaged == (plain.model, plain.guide)
+
+
+def test_the_result_is_the_average_in_evaluation_mode():
+    trainer = make_trainer(3)
+    result = trainer.fit()
+    assert result.model is trainer.averaged[0]
+    assert not result.model.training
+    assert trainer.model.training
+    assert (result.stopped, result.step, result.skipped, result.exit_code) == ("finished", 3, 0, 0)
+    assert result.model.sample(2, num_steps=2).shape == (2, 4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_losses_are_float32_under_low_precision(precision):
+    seen = []
+    trainer = make_trainer(2, precision=precision)
+    forward = trainer.loss.forward
+    trainer.loss.forward = lambda drawn: seen.append(forward(drawn)) or seen[-1]
+    linear = []
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, _, output: linear.append(output.dtype) if isinstance(module, torch.nn.Linear) else None
+    )
+    trainer.fit()
+    hook.remove()
+    assert {loss.dtype for loss in seen} == {torch.float32}
+    assert {torch.bfloat16 if precision == "bf16" else torch.float16} <= set(linear)
+    assert all(p.dtype == torch.float32 for p in trainer.pair.parameters())
+
+
+def test_the_schedule_is_stepped_once_an_update():
+    recorder = Recorder()
+    schedule = warmup_cosine(8, 2, floor=0.1)
+    trainer = trained(8, learning_rate=1.0, log_every=1, schedule=schedule, optimizer=None, callbacks=[recorder])
+    factors = schedule(torch.optim.SGD([torch.zeros(1)], 1.0)).lr_lambdas[0]
+    assert [m["learning_rate"] for m in recorder.metrics] == pytest.approx([factors(k) for k in range(1, 9)])
+    assert isinstance(trainer.scheduler, LambdaLR)
+    assert [factors(k) for k in (0, 1, 2, 8, 100)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.1, 0.1])
+
+
+def test_the_kl_weight_follows_its_schedule():
+    recorder = Recorder()
+    trained(4, log_every=1, kl_schedule=lambda step: step / 10, callbacks=[recorder])
+    assert [m["kl_weight"] for m in recorder.metrics] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_callbacks_hear_of_everything_in_order(tmp_path):
+    recorder = Recorder()
+    judged = []
+
+    def judge(model, guide):
+        judged.append(model.training)
+        return {"validation/score": -len(judged)}
+
+    trained(
+        6,
+        log_every=2,
+        validate_every=3,
+        save_every=2,
+        keep_best=False,
+        validation=judge,
+        folder=tmp_path,
+        callbacks=[recorder],
+    )
+    assert recorder.of("start") == [0]
+    assert recorder.of("step") == [1, 2, 3, 4, 5, 6]
+    assert recorder.of("validation") == [3, 6]
+    assert recorder.of("save") == [2, 4, 6]
+    assert recorder.of("end") == ["finished"]
+    assert [m["step"] for m in recorder.metrics] == [2, 4, 6]
+    assert judged == [False, False]
+
+
+def test_metrics_average_over_updates_and_parts():
+    every, pairs = Recorder(), Recorder()
+    trained(4, log_every=1, callbacks=[every])
+    trained(4, log_every=2, accumulate=2, callbacks=[pairs])
+    for name in ("loss", "reconstruction", "kl"):
+        expected = [sum(m[name] for m in every.metrics[k : k + 2]) / 2 for k in (0, 2)]
+        assert [m[name] for m in pairs.metrics] == pytest.approx(expected, rel=1e-4)
+
+
+class Poison(Callback):
+    """Makes the gradients of chosen updates NaN."""
+
+    def __init__(self, trainer, *steps):
+        self.trainer, self.steps = trainer, steps
+        self.parameter = next(iter(trainer.pair.parameters()))
+        self.parameter.register_hook(lambda g: g * torch.nan if trainer.step in steps else g)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted():
+    trainer = make_trainer(5, on_nonfinite="skip")
+    Poison(trainer, 2, 3)
+    seen = [weights(trainer)]
+
+    class Watch(Callback):
+        def on_step(self, trainer):
+            seen.append(weights(trainer))
+
+    trainer.callbacks.append(Watch())
+    result = trainer.fit()
+    assert result.skipped == 2
+    assert result.step == 5
+    moved = [not torch.equal(a, b) for a, b in zip(seen[:-1], seen[1:], strict=True)]
+    assert moved == [True, True, False, False, True]
+    assert bool(averaged_weights(trainer).isfinite().all())
+
+
+def test_too_many_skipped_in_a_row_stop_training():
+    trainer = make_trainer(9, on_nonfinite="skip", max_skipped=2)
+    Poison(trainer, *range(2, 9))
+    with pytest.raises(NonFiniteError, match="after 3 skipped updates in a row"):
+        trainer.fit()
+    assert trainer.step == 4
+
+
+def test_otherwise_training_stops_and_keeps_the_batch(tmp_path):
+    trainer = make_trainer(5, folder=tmp_path)
+    Poison(trainer, 2)
+    before = []
+
+    class Watch(Callback):
+        def on_step(self, trainer):
+            before.append(weights(trainer))
+
+    trainer.callbacks.append(Watch())
+    with pytest.raises(NonFiniteError, match="update 3 stopped: the loss is finite") as caught:
+        trainer.fit()
+    assert torch.equal(weights(trainer), before[-1])
+    from safetensors.torch import load_file
+
+    batch = load_file(tmp_path / "nonfinite-3.safetensors")
+    assert str(tmp_path / "nonfinite-3.safetensors") in str(caught.value)
+    assert torch.equal(batch["x_0"], tokens()[torch.tensor(trainer.order.rows(2))])
+    assert {"x_t", "t", "is_masked"} <= batch.keys()
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_a_loss_that_is_not_finite_is_explained():
+    trainer = make_trainer(3)
+    with torch.no_grad():
+        trainer.model.denoiser.head.weight[0] = torch.nan
+    with pytest.raises(NonFiniteError, match="log-likelihood of 'x_0' in .* rows, at t ="):
+        trainer.fit()
+
+
+def test_time_ends_training_and_it_goes_on(tmp_path):
+    first = make_trainer(10_000, minutes=0.003, folder=tmp_path)
+    result = first.fit()
+    assert (result.stopped, result.exit_code) == ("time", 0)
+    assert 0 < result.step < 10_000
+    second = make_trainer(result.step + 2, folder=tmp_path)
+    assert second.fit().step == result.step + 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_with_a_clear_word(tmp_path, capsys, number):
+    class Kill(Callback):
+        def on_step(self, trainer):
+            if trainer.step == 3:
+                os.kill(os.getpid(), number)
+
+    result = make_trainer(50, folder=tmp_path, callbacks=[Kill()]).fit()
+    assert result.stopped == "signal"
+    assert result.exit_code == 128 + number
+    assert result.step in (3, 4)
+    said = capsys.readouterr().err
+    assert f"interrupted by signal {int(number)} at update {result.step} of 50: saved to {tmp_path}" in said
+    assert len(list((tmp_path / "snapshots").iterdir())) == 1
+
+
+def test_data_that_cannot_be_read_end_training_saved(tmp_path):
+    class Rows(torch.utils.data.Dataset):
+        reads = 0
+
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, index):
+            Rows.reads += 1
+            if Rows.reads > 20:
+                raise OSError("the disk is gone")
+            return tokens()[index]
+
+    trainer = make_trainer(9, data=Rows(), folder=tmp_path)
+    with pytest.raises(DataError, match="the disk is gone") as caught:
+        trainer.fit()
+    assert "update 3 was not made; saved to" in caught.value.__notes__[0]
+    assert make_trainer(9, folder=tmp_path).fit().step == 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"num_updates": 0}, DomainError),
+        ({"batch_size": -1}, DomainError),
+        ({"accumulate": 3}, ConfigError),
+        ({"learning_rate": 0.0}, DomainError),
+        ({"ema_decay": 1.0}, DomainError),
+        ({"clip_norm": 0.0}, DomainError),
+        ({"minutes": float("nan")}, DomainError),
+        ({"log_every": 0}, DomainError),
+        ({"betas": (0.9, 1.0)}, DomainError),
+    ],
+)
+def test_wrong_settings_are_named(settings, error):
+    with pytest.raises(error, match=next(iter(settings))):
+        TrainerConfig(**{"num_updates": 5, "batch_size": 8, **settings})
+
+
+def test_parts_that_do_not_fit():
+    with pytest.raises(ConfigError, match="validate needs a validation"):
+        make_trainer().validate()
+    with pytest.raises(ConfigError, match="one length"):
+        make_trainer(data={"x_0": tokens(), "condition": torch.zeros(3)})
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    trained(3, folder=tmp_path)
+    with pytest.raises(ConfigError, match="holds a run at update 3"):
+        make_trainer(3, folder=tmp_path).fit(resume=False)
+    with pytest.raises(CheckpointError, match="batch_size 8, now 10"):
+        make_trainer(6, 10, folder=tmp_path).fit()
+    with pytest.raises(CheckpointError, match="another model"):
+        make_trainer(6, folder=tmp_path, recipe="paper").fit()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow():
+    psutil = pytest.importorskip("psutil")
+    trainer = make_trainer(2000, 4, log_every=100, recipe="paper")
+    used = []
+
+    class Watch(Callback):
+        def on_step(self, trainer):
+            if trainer.step in (500, 2000):
+                gc.collect()
+                used.append((psutil.Process().memory_info().rss, len(gc.get_objects())))
+
+    trainer.callbacks.append(Watch())
+    trainer.fit()
+    (bytes_before, objects_before), (bytes_after, objects_after) = used
+    assert bytes_after - bytes_before < 8 * 2**20
+    assert objects_after - objects_before < 500

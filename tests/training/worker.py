@@ -1,0 +1,56 @@
+"""A training run as a program of its own: ``python worker.py OUT [settings as JSON]``.
+
+Writes the weights to OUT, with the last gradient norm, from the main process. Settings are those of ``make_trainer``,
+and ``float64``, ``killed_at`` (update after which ``killed_rank`` kills itself).
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from parts import averaged_weights, make_trainer, weights  # noqa: E402
+
+from vadd.training import BoundValidation, Callback  # noqa: E402
+
+
+class Kill(Callback):
+    """Kills this process after an update, as a machine does that goes down."""
+
+    def __init__(self, step):
+        self.at = step
+
+    def on_step(self, trainer):
+        if trainer.step == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(out, settings):
+    torch.set_num_threads(1)
+    if settings.pop("float64", False):
+        torch.set_default_dtype(torch.float64)
+    rank = int(os.environ.get("RANK", 0))
+    killed_at, killed_rank = settings.pop("killed_at", None), settings.pop("killed_rank", 0)
+    callbacks = [Kill(killed_at)] if killed_at is not None and rank == killed_rank else []
+    if settings.pop("validates", False):
+        from parts import tokens
+
+        settings["validation"] = BoundValidation(tokens(13, seed=5), num_steps=2, num_latents=2, batch_rows=4)
+    trainer = make_trainer(callbacks=callbacks, **settings)
+    result = trainer.fit()
+    if trainer.is_main:
+        tensors = {"weights": weights(trainer), "average": averaged_weights(trainer)}
+        tensors["grad_norm"] = trainer.grad_norm.detach().reshape(1)
+        if trainer.validation is not None:
+            tensors["score"] = torch.tensor([trainer.run.score], dtype=torch.float64)
+        save_file(tensors, out)
+    sys.exit(result.exit_code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})

@@ -1,0 +1,101 @@
+"""The settings of a training run."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vadd.errors import ConfigError, DomainError
+
+__all__ = ["TrainerConfig"]
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """What a :class:`~vadd.training.Trainer` does, ready for JSON.
+
+    Attributes:
+        num_updates: updates of the weights, those before an interruption included.
+        batch_size: sequences of one update, over all processes and accumulated parts.
+        accumulate: parts in which each process works off its share of a batch, to save memory. The
+            update is the same.
+        seed: of the order of the data, times, masks, latents and dropout.
+        learning_rate, betas, weight_decay: of AdamW, where the trainer is given no other optimizer.
+        clip_norm: largest norm of the gradient; None for no limit.
+        ema_decay: of the exponential moving average of the weights of model, guide and prior; None for no average.
+        precision: ``"no"``, or ``"bf16"`` or ``"fp16"`` for networks under autocast; losses are float32 in any case.
+        compile: whether to compile the networks by ``torch.compile``.
+        on_nonfinite: what to do where the gradient is not finite: ``"stop"`` with the batch saved, or ``"skip"`` the
+            update and count it. A float16 run always skips, as its scale is sought that way.
+        max_skipped: updates skipped in a row after which training stops all the same.
+        minutes: time after which training saves and ends; None for no limit.
+        log_every: updates from one line of metrics to the next.
+        validate_every: updates from one validation to the next; None for none but the last.
+        save_every: updates from one snapshot to the next; None for one at the end alone.
+        keep_last: latest snapshots that are kept.
+        keep_best: whether the one with the best validation score is kept, too.
+        num_workers: processes that read ahead from a data set; tensors need none.
+
+    Raises:
+        ConfigError, DomainError: if a value is not as described.
+    """
+
+    num_updates: int
+    batch_size: int
+    accumulate: int = 1
+    seed: int = 0
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0
+    ema_decay: float | None = 0.999
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: int = 50
+    minutes: float | None = None
+    log_every: int = 10
+    validate_every: int | None = None
+    save_every: int | None = None
+    keep_last: int = 2
+    keep_best: bool = True
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        _check_integers(self, 1, "num_updates", "batch_size", "accumulate", "max_skipped", "log_every", "keep_last")
+        _check_integers(self, 1, "validate_every", "save_every", may_be_none=True)
+        _check_integers(self, 0, "num_workers", "seed")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"batch_size must be a multiple of accumulate, got {self.batch_size} and {self.accumulate}."
+            )
+        for name, least, below in (
+            ("learning_rate", 0, math.inf),
+            ("weight_decay", 0, math.inf),
+            ("clip_norm", 0, math.inf),
+            ("minutes", 0, math.inf),
+            ("ema_decay", 0, 1),
+        ):
+            value = getattr(self, name)
+            if value is None and name in ("clip_norm", "minutes", "ema_decay"):
+                continue
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not least <= value < below or (value == 0 and name in ("clip_norm", "learning_rate")):
+                raise DomainError(f"{name} must be a number of at least {least} and below {below}, got {value!r}.")
+        for name, choices in (("precision", ("no", "bf16", "fp16")), ("on_nonfinite", ("stop", "skip"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise DomainError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON holds them."""
+        return {**asdict(self), "betas": list(self.betas)}
+
+
+def _check_integers(config: TrainerConfig, least: int, *names: str, may_be_none: bool = False) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is None and may_be_none:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise DomainError(f"{name} must be an integer of at least {least}, got {value!r}.")

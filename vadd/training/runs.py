@@ -1,0 +1,159 @@
+"""The folder of a training run: its snapshots, and judging its pair."""
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vadd._modes import evaluating
+from vadd.errors import CheckpointError, ConfigError
+from vadd.training.snapshots import Snapshot, Snapshots
+from vadd.training.trackers import start_trackers
+from vadd.training.validation import BoundValidation
+
+if TYPE_CHECKING:
+    from vadd.training.trainer import Trainer
+
+__all__ = ["Run"]
+
+#: Settings that decide which numbers an update draws: a run cannot go on with others.
+_FIXED = ("batch_size", "seed", "ema_decay", "precision")
+
+
+class Run:
+    """Saves a trainer's state to its folder, and takes it up again."""
+
+    def __init__(self, trainer: "Trainer") -> None:
+        self.trainer = trainer
+        self.snapshots: Snapshots | None = None
+        self.saved_at: int | None = None
+        self.judged_at: int | None = None
+        self.score: float | None = None  # at the latest validation
+        self.best_score = math.inf
+        self._path: Path | None = None
+        if trainer.folder is not None:
+            config = trainer.config
+            folder = trainer.folder / "snapshots"
+            self.snapshots = Snapshots(folder, keep_last=config.keep_last, keep_best=config.keep_best)
+
+    def start(self, resume: bool) -> None:
+        """Go on from the latest snapshot, where there is one, and open the trackers."""
+        trainer = self.trainer
+        found = None if self.snapshots is None else self.snapshots.load_latest()
+        if found is not None and trainer.step == 0:
+            if not resume:
+                raise ConfigError(
+                    f"{trainer.folder} holds a run at update {found.step}: resume it or use another folder."
+                )
+            self.restore(found)
+        if trainer.accelerator.log_with:
+            start_trackers(trainer.accelerator, trainer.step, config=trainer.config.to_json())
+
+    def finish(self) -> None:
+        """Save what was not, and close the trackers."""
+        self.save()
+        for tracker in self.trainer.accelerator.trackers:
+            tracker.finish()
+
+    def save(self) -> Path | None:
+        """Write a snapshot in the main process, unless there is a folder and one of this update."""
+        trainer = self.trainer
+        if self.snapshots is None or self.saved_at == trainer.step:
+            return self._path
+        if trainer.is_main:
+            averaged = None if trainer.average is None else trainer.averaged
+            self._path = self.snapshots.save(
+                trainer.step,
+                self.state(),
+                model=trainer.model,
+                guide=trainer.guide,
+                averaged=averaged,
+                metadata={"config": trainer.config.to_json(), "num_processes": trainer.processes.num},
+                score=self.score if self.judged_at == trainer.step else None,
+            )
+            for callback in trainer.callbacks:
+                callback.on_save(trainer, self._path)
+        trainer.processes.wait()
+        self.saved_at = trainer.step
+        return self._path
+
+    def state(self) -> dict[str, Any]:
+        """All that the updates to come depend on."""
+        trainer = self.trainer
+        return {
+            "pair": trainer.pair.state_dict(),
+            "average": None if trainer.average is None else trainer.average.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "scheduler": None if trainer.scheduler is None else trainer.scheduler.state_dict(),
+            "scaler": trainer.scaler.state_dict(),
+            "best_score": self.best_score,
+            "skipped": [trainer.skipped, trainer.skipped_in_a_row],
+            "callbacks": [[type(c).__name__, c.state_dict()] for c in trainer.callbacks],
+        }
+
+    def restore(self, found: Snapshot) -> None:
+        """Take up a snapshot.
+
+        Raises:
+            CheckpointError: if it is of another model or of a run with other settings.
+        """
+        trainer, state = self.trainer, found.state
+        theirs, ours = found.metadata["config"], trainer.config.to_json()
+        other = [
+            f"{name} {theirs.get(name)!r}, now {ours[name]!r}" for name in _FIXED if theirs.get(name) != ours[name]
+        ]
+        if other:
+            raise CheckpointError(
+                f"the run in {trainer.folder} was made with {'; '.join(other)}: it cannot go on with other settings. "
+                "Use the same ones, or another folder."
+            )
+        try:
+            trainer.pair.load_state_dict(state["pair"])
+            if trainer.average is not None:
+                trainer.average.load_state_dict(state["average"])
+            trainer.optimizer.load_state_dict(state["optimizer"])
+            if trainer.scheduler is not None:
+                trainer.scheduler.load_state_dict(state["scheduler"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"the snapshot {found.folder} is of another model, optimizer or schedule: {error}. Build the same "
+                "ones, or use another folder."
+            ) from error
+        trainer.scaler.load_state_dict(state["scaler"])
+        trainer.skipped, trainer.skipped_in_a_row = state["skipped"]
+        self.best_score = state["best_score"]
+        trainer.step = self.saved_at = found.step
+        self._path = found.folder
+        self._restore_callbacks(state["callbacks"])
+
+    def _restore_callbacks(self, states: list[Any]) -> None:
+        left = list(states)
+        for callback in self.trainer.callbacks:
+            match = next((item for item in left if item[0] == type(callback).__name__), None)
+            if match is not None:
+                left.remove(match)
+                callback.load_state_dict(match[1])
+
+    def judge(self) -> dict[str, float]:
+        """Metrics of the averaged pair; saves it where it is the best so far."""
+        trainer, validation = self.trainer, self.trainer.validation
+        if validation is None:
+            raise ConfigError("validate needs a validation: Trainer(..., validation=BoundValidation(heldout)).")
+        model, guide = trainer.averaged
+        start = time.perf_counter()
+        processes = trainer.processes
+        with evaluating(model, guide):
+            if isinstance(validation, BoundValidation):
+                values = validation(model, guide, process_index=processes.rank, num_processes=processes.num)
+                metrics = validation.reduce(trainer.accelerator, values)
+            else:
+                metrics = processes.from_main(validation(model, guide) if processes.is_main else None)
+        metrics = {name: float(value) for name, value in metrics.items()}
+        metrics["validation/seconds"] = time.perf_counter() - start
+        self.judged_at = trainer.step
+        self.score = metrics.get(getattr(validation, "score", "validation/score"))
+        if self.score is not None and self.score < self.best_score:
+            self.best_score = self.score
+            if trainer.config.keep_best:
+                self.save()
+        return metrics

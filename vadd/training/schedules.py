@@ -1,0 +1,42 @@
+"""Learning rates by update."""
+
+import math
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vadd.errors import DomainError
+
+__all__ = ["warmup_constant", "warmup_cosine"]
+
+
+def warmup_constant(warmup: int) -> Callable[[Optimizer], LambdaLR]:
+    """A linear rise over ``warmup`` updates, then the optimizer's learning rate."""
+    _check(warmup=warmup)
+    return lambda optimizer: LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup + 1)))
+
+
+def warmup_cosine(num_updates: int, warmup: int = 0, *, floor: float = 0.0) -> Callable[[Optimizer], LambdaLR]:
+    """A linear rise over ``warmup`` updates, then half a cosine down to ``floor`` times the learning rate.
+
+    Raises:
+        DomainError: if the numbers of updates are negative, or ``floor`` is not in ``[0, 1]``.
+    """
+    _check(num_updates=num_updates, warmup=warmup)
+    if not 0 <= floor <= 1:
+        raise DomainError(f"floor must lie in [0, 1], got {floor}.")
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, num_updates - warmup))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return lambda optimizer: LambdaLR(optimizer, factor)
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise DomainError(f"{name} must be a non-negative integer, got {value!r}.")

@@ -1,0 +1,327 @@
+"""One training loop, from a laptop to many machines."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
+
+from vadd.errors import DataError
+from vadd.guide import RecognitionGuide
+from vadd.model import VADDModel
+from vadd.objectives import DiffusionELBO
+from vadd.training.batches import Batch, BatchOrder, num_rows_of, read_batches
+from vadd.training.callbacks import Callback, ProgressBar
+from vadd.training.config import TrainerConfig
+from vadd.training.interruption import Interruption
+from vadd.training.noise import RowNoise, key
+from vadd.training.nonfinite import explain_nonfinite
+from vadd.training.parallel import Processes, make_accelerator
+from vadd.training.runs import Run
+from vadd.training.trackers import resolve_trackers
+from vadd.training.windows import Window
+
+__all__ = ["Trainer", "TrainingResult"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How training ended.
+
+    Attributes:
+        model, guide: the trained pair, its moving average where there is one, in evaluation mode.
+        step: updates done.
+        stopped: ``"finished"``, or ended early by ``"time"`` or a ``"signal"``.
+        skipped: updates skipped because the gradient was not finite.
+        seconds: time of this call.
+        exit_code: for ``sys.exit``: 0, or 128 plus the signal's number as shells expect.
+    """
+
+    model: VADDModel
+    guide: RecognitionGuide
+    step: int
+    stopped: Literal["finished", "time", "signal"]
+    skipped: int
+    seconds: float
+    exit_code: int
+
+
+class Trainer:
+    r"""Optimizes an objective over model, guide and prior: variational inference, as ``pyro.infer.SVI`` does it.
+
+    Beyond it there are a moving average, clipping, accumulation, lower precision, several processes, validation,
+    snapshots and exact resumption::
+
+        trainer = Trainer(model, guide, DELBO(model.process), tokens, TrainerConfig(10_000, 128), folder="outputs/run")
+        result = trainer.fit()         # run again after an interruption: it goes on where it stopped
+        result.model.sample(16, num_steps=8)
+
+    All randomness of an update is a function of the seed and the update's number: the order of the data, times and
+    masks, latents, and dropout (by process). Times and masks are drawn for the batch of all processes together, so
+    that they stay stratified over it; latents follow the row. So the gradient does not depend on how many processes
+    and parts a batch is split into (but for dropout), and a run that was interrupted ends with the same weights, bit
+    for bit on the same machine, as one that was not. Every update seeds the generators of torch, NumPy and Python.
+
+    Args:
+        model, guide: the pair; it is trained in place.
+        objective: built with ``model.process``.
+        data: clean tokens ``(rows, dim)``; a mapping of ``x_0``, ``is_frozen``, ``is_padding``, ``condition`` to
+            tensors; or a map-style data set of tokens or such mappings.
+        config: the settings.
+        optimizer: makes an optimizer of the parameters; default AdamW.
+        schedule: makes a learning-rate scheduler of the optimizer, as
+            :func:`~vadd.training.warmup_cosine` does; it is stepped once an update.
+        kl_schedule: KL weight by update, as ``recipe.kl_schedule(num_updates)``; default the objective's own.
+        validation: a :class:`~vadd.training.BoundValidation`, or any function of the averaged pair that returns metrics
+            by name; the latter runs in the main process alone. The lowest ``validation.score`` is the best.
+        callbacks: see :class:`~vadd.training.Callback`.
+        folder: where metrics and snapshots are written; None for nowhere.
+        trackers: of ``"csv"``, ``"tensorboard"``, ``"wandb"``; with a folder alone.
+        progress: whether to show a progress bar.
+        accelerator: an ``accelerate.Accelerator`` to use instead of a new one.
+
+    Raises:
+        ConfigError: if the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: VADDModel,
+        guide: RecognitionGuide,
+        objective: DiffusionELBO,
+        data: Tensor | Mapping[str, Tensor] | Dataset,
+        config: TrainerConfig,
+        *,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None,
+        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        kl_schedule: Callable[[int], float] | None = None,
+        validation: Callable[..., Any] | None = None,
+        callbacks: Sequence[Callback] = (),
+        folder: str | Path | None = None,
+        trackers: Sequence[str] = ("csv",),
+        progress: bool = True,
+        accelerator: Any = None,
+    ) -> None:
+        self.config, self.data, self.objective = config, data, objective
+        self.folder = None if folder is None else Path(folder)
+        if accelerator is None:
+            log_with = None if self.folder is None else resolve_trackers(trackers, self.folder)
+            accelerator = make_accelerator(mixed_precision="no", log_with=log_with, project_dir=self.folder)
+        self.accelerator = accelerator
+        self.processes = Processes(accelerator, config)
+        self.model, self.guide = model.to(self.device), guide.to(self.device)
+        pair = nn.ModuleList([model, guide])
+        self.loss: nn.Module = accelerator.prepare_model(objective(model, guide))  # all processes start alike
+        self.average = None
+        if config.ema_decay is not None:
+            self.average = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+            self.average.requires_grad_(False)
+        self.pair = pair
+        parameters = [p for p in pair.parameters() if p.requires_grad]
+        self.optimizer = (optimizer or self._adamw)(parameters)
+        self.scheduler = None if schedule is None else schedule(self.optimizer)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.kl_schedule, self.validation = kl_schedule, validation
+        self.callbacks = [*callbacks, ProgressBar(disable=not progress)]
+        self.order = BatchOrder(num_rows_of(data), config.batch_size, config.seed)
+        self.run = Run(self)
+        self.step = self.skipped = self.skipped_in_a_row = 0
+        self.grad_norm = torch.zeros(())
+        if config.compile:
+            _compile(model, guide)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self.processes.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.processes.is_main
+
+    @property
+    def averaged(self) -> tuple[VADDModel, RecognitionGuide]:
+        """The moving average of model and guide; the pair itself where there is none."""
+        model, guide = self.pair if self.average is None else self.average.module  # pyright: ignore
+        return model, guide
+
+    def fit(self, *, resume: bool = True) -> TrainingResult:
+        """Train to the end, from the latest snapshot in the folder where there is one.
+
+        Args:
+            resume: whether to go on from there; if not, a folder with snapshots is an error.
+
+        Raises:
+            NonFiniteError: if the gradient is not finite, as ``on_nonfinite`` says.
+            DataError: if the data cannot be read; what was trained until then is saved.
+            CheckpointError: if a snapshot cannot be written or belongs to another run.
+        """
+        start = time.monotonic()
+        self.run.start(resume)
+        self.pair.train()
+        stopped: Literal["finished", "time", "signal"] = "finished"
+        with Interruption(self.config.minutes) as interruption, self._callbacks_closed():
+            self._call("on_start")
+            window = Window(self)
+            batches = self._batches()
+            while self.step < self.config.num_updates:
+                self._update(next(batches), window)
+                is_due = interruption.is_due
+                if self.processes.num > 1:  # they must agree, which costs: not in every update
+                    is_due = self.step % self.config.log_every == 0 and self.processes.any(is_due)
+                self._after_update(window)
+                if is_due and self.step < self.config.num_updates:
+                    stopped = "signal" if self.processes.any(interruption.signal is not None) else "time"
+                    break
+            self.run.finish()
+            self._call("on_end", stopped)
+        if stopped != "finished":
+            self._say(stopped, interruption.signal)
+        model, guide = self.averaged
+        code = 128 + (interruption.signal or 15) if stopped == "signal" else 0
+        seconds = time.monotonic() - start
+        return TrainingResult(model.eval(), guide.eval(), self.step, stopped, self.skipped, seconds, code)
+
+    def _batches(self) -> Iterator[Batch]:
+        """This process's rows of the batches that are left."""
+        options = {"num_workers": self.config.num_workers, "pin_memory": self.device.type == "cuda"}
+        rows = {"start": self.processes.start, "num": self.processes.own}
+        try:
+            yield from read_batches(self.data, self.order, self.step, self.config.num_updates, **rows, **options)
+        except DataError as error:
+            saved = self.run.save()
+            error.add_note(f"update {self.step + 1} was not made; " + (f"saved to {saved}." if saved else "not saved."))
+            raise
+
+    def _update(self, rows: Batch, window: Window) -> None:
+        """One update of the weights."""
+        config, processes = self.config, self.processes
+        pyro.set_rng_seed(key(config.seed, "networks", self.step, processes.rank) % 2**32)
+        generator = torch.Generator(self.device)
+        self.objective.generator = generator.manual_seed(key(config.seed, "masks", self.step))
+        if self.kl_schedule is not None:
+            self.objective.kl_weight = self.kl_schedule(self.step)
+        with self._checking(window.is_first):
+            drawn = self.objective.draw(self.model, **processes.gather(rows))
+            self.optimizer.zero_grad(set_to_none=True)
+            noise = torch.Generator(self.device)
+            for first, is_last in processes.parts():
+                noise.manual_seed(key(config.seed, "latents", self.step))
+                part = drawn.rows(slice(first, first + processes.part))
+                with processes.sync(self.loss, is_last):
+                    with RowNoise(first, processes.part, processes.total, noise), self._autocast():
+                        loss = self.loss(part)
+                    self.scaler.scale(loss / config.accumulate).backward()
+                window.add(self.objective, loss)
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = float("inf") if config.clip_norm is None else config.clip_norm
+        self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
+        is_finite = bool(self.grad_norm.isfinite())
+        if is_finite:
+            self.skipped_in_a_row = 0
+        else:
+            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            if self._must_stop():
+                raise explain_nonfinite(self, drawn)
+        if is_finite or self.scaler.is_enabled():  # the scaler lowers its scale where it is not
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if is_finite and self.average is not None:
+            self.average.update_parameters(self.pair)
+        self.step += 1
+
+    def _must_stop(self) -> bool:
+        is_sought = self.scaler.is_enabled()
+        return (self.config.on_nonfinite == "stop" and not is_sought) or self.skipped_in_a_row > self.config.max_skipped
+
+    def _after_update(self, window: Window) -> None:
+        config = self.config
+        self._call("on_step")
+        if self.step % config.log_every == 0 or self.step == config.num_updates:
+            metrics = window.close(self)
+            self.accelerator.log(metrics, step=self.step)
+            self._call("on_log", metrics)
+        is_last = self.step == config.num_updates
+        if self.validation is not None and (is_last or _is_time(self.step, config.validate_every)):
+            self.validate()
+        if not is_last and _is_time(self.step, config.save_every):
+            self.run.save()
+
+    def validate(self) -> dict[str, float]:
+        """Judge the averaged pair now; metrics by name, the same in all processes."""
+        metrics = self.run.judge()
+        self.accelerator.log(metrics, step=self.step)
+        self._call("on_validation", metrics)
+        return metrics
+
+    def _adamw(self, parameters: list[nn.Parameter]) -> Optimizer:
+        config = self.config
+        return torch.optim.AdamW(
+            parameters, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
+
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "no")
+
+    @contextmanager
+    def _checking(self, is_first: bool) -> Iterator[None]:
+        """Values of tokens are checked in the first update alone, losses by the gradient's norm."""
+        checks = [(process, process.validate_args) for process in (self.objective.process, self.model.process)]
+        try:
+            if not is_first:
+                for process, _ in checks:
+                    process.validate_args = False
+            yield
+        finally:
+            for process, value in checks:
+                process.validate_args = value
+
+    @contextmanager
+    def _callbacks_closed(self) -> Iterator[None]:
+        """Callbacks that hold something open are told when training ends by an error."""
+        try:
+            yield
+        except BaseException:
+            self._call("on_end", "error")
+            raise
+
+    def _call(self, event: str, *values: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *values)
+
+    def _say(self, stopped: str, number: int | None) -> None:
+        if not self.is_main:
+            return
+        reason = "time is up" if stopped == "time" else f"interrupted by signal {number}" if number else "interrupted"
+        where = "not saved, as there is no folder" if self.folder is None else f"saved to {self.folder}"
+        again = "" if self.folder is None else "; run the same again to go on"
+        print(f"{reason} at update {self.step} of {self.config.num_updates}: {where}{again}.", file=sys.stderr)
+
+
+def _is_time(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _compile(model: VADDModel, guide: RecognitionGuide) -> None:
+    """Compile the networks' heavy parts in place; parameters keep their names."""
+    denoiser: Any = model.denoiser
+    if hasattr(denoiser, "features"):
+        denoiser.features = torch.compile(denoiser.features)
+    else:
+        denoiser.compile()
+    guide.recognition.compile()
