@@ -305,7 +305,7 @@ def test_a_run_that_died_and_went_on_leaves_the_files_of_one_that_did_not(tmp_pa
             folder=folder,
             log_every=2,
             validate_every=4,
-            save_every=5,
+            save_every=6,
             keep_best=False,
         )
         trainer.callbacks.append(ProgressBar(disable=False))
@@ -318,7 +318,7 @@ def test_a_run_that_died_and_went_on_leaves_the_files_of_one_that_did_not(tmp_pa
     assert read_metrics(tmp_path / "died")["loss"]["step"] == [2, 4, 6, 8]
     capsys.readouterr()
     assert run(tmp_path / "died") == history
-    assert "5/10" in capsys.readouterr().err.split("\r")[1]
+    assert "6/10" in capsys.readouterr().err.split("\r")[1]
     whole, died = (
         {k: v for k, v in read_metrics(tmp_path / name).items() if "second" not in k} for name in ("whole", "died")
     )
