@@ -113,7 +113,9 @@ def test_the_bar_is_closed_by_an_error_and_by_a_second_end(capsys):
     trainer.call("on_start")
     trainer.step += 1
     trainer.call("on_step")
+    shown = bar._bar
     trainer.call("on_end", "error")
+    assert shown.disable  # closed, not left to the garbage collector
     assert capsys.readouterr().err.endswith("\n")
     trainer.call("on_end", "error")
     trainer.call("on_step")

@@ -419,7 +419,7 @@ def test_bad_input():
 def test_a_monitor_goes_on_where_another_stopped(split, monkeypatch):
     checks = "dddaadddn"
     diagnoses = {"a": ALIVE, "d": SLEEPING, "n": SPURIOUS}
-    feed = iter([diagnoses[check] for check in checks * 2])
+    feed = iter([diagnoses[check] for check in checks * 2 + "a"])
     monkeypatch.setattr(monitor_module, "diagnose_latent", lambda *args, **kwargs: next(feed))
 
     def run(monitor, steps):
@@ -441,7 +441,10 @@ def test_a_monitor_goes_on_where_another_stopped(split, monkeypatch):
     heard += run(second, range(split, 9))
     assert heard == alarms
     assert second.state_dict() == whole.state_dict()
-    assert first.state_dict() == state  # nothing is shared with the monitor that goes on
+    assert first.state_dict() == state
+    taken = first.state_dict()
+    first(9)
+    assert taken == state  # what was taken does not change with the monitor
 
 
 def test_the_state_of_something_else_is_refused_and_nothing_taken_over():
