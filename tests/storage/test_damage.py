@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vadd import RecognitionGuide, VADDModel
+from vadd import RecognitionGuide, VADDModel, registry
 from vadd.errors import CheckpointError, VADDError
 from vadd.storage import pretrained
 from vadd.training import load_checkpoint
@@ -224,6 +224,17 @@ def test_a_damaged_description_is_an_error_of_the_library(saved, part, value):
     folder, *_ = saved
     rewrite_config(folder, parts={**config_of(folder)["parts"], part: value})
     with pytest.raises(CheckpointError):
+        load(folder)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, IndexError, AssertionError])
+def test_whatever_a_class_raises_at_damaged_arguments_names_the_config(saved, monkeypatch, error):
+    def fail(**arguments):
+        raise error("damaged")
+
+    folder, *_ = saved
+    monkeypatch.setitem(registry._PARTS, "StandardNormalPrior", fail)
+    with pytest.raises(CheckpointError, match=f"{CONFIG} cannot be built: damaged"):
         load(folder)
 
 

@@ -29,6 +29,8 @@ def test_tensors_replace_what_an_interrupted_save_left(tmp_path):
     put_in_place(tmp_path / "partial", tmp_path / "whole")
     assert torch.equal(load_file(tmp_path / "whole")["x"], torch.ones(2))
     assert not (tmp_path / "partial").exists()
+    (tmp_path / "other").touch()
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_a_text_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
