@@ -212,6 +212,14 @@ def test_steps_are_ordered_as_numbers(tmp_path):
     assert snapshots.load_latest().step == 10**11
 
 
+def test_what_was_just_saved_is_kept_though_later_steps_are_there(tmp_path):
+    snapshots = Snapshots(tmp_path, keep_last=1)
+    save(snapshots, 9)
+    path = save(snapshots, 4)
+    assert names(tmp_path) == step_names(4, 9)
+    assert same(snapshots.load(path).state, state_of(4))
+
+
 def test_a_step_is_replaced(tmp_path):
     snapshots = Snapshots(tmp_path)
     save(snapshots, 1, score=1.0)
