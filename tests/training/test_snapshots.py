@@ -213,7 +213,7 @@ def test_steps_are_ordered_as_numbers(tmp_path):
 
 
 def test_what_was_just_saved_is_kept_though_later_steps_are_there(tmp_path):
-    snapshots = Snapshots(tmp_path, keep_last=1)
+    snapshots = Snapshots(tmp_path, keep_last=1, keep_best=False)
     save(snapshots, 9)
     path = save(snapshots, 4)
     assert names(tmp_path) == step_names(4, 9)
@@ -573,6 +573,12 @@ def test_what_is_no_snapshot_is_refused(tmp_path):
 def test_other_json_is_refused(saved, text):
     (saved / MANIFEST).write_text(text)
     refused(saved / MANIFEST, saved)
+
+
+def test_a_manifest_of_the_same_content_in_other_bytes_is_refused(saved):
+    path = saved / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert "damaged" in refused(path, saved)
 
 
 def test_another_format_is_refused_with_what_to_do(saved):
