@@ -143,7 +143,7 @@ import importlib, pkgutil, sys, warnings
 warnings.simplefilter("error")
 import vadd
 
-OPTIONAL = ("accelerate", "beartype", "datasets", "huggingface_hub", "hypothesis", "matplotlib", "scipy", "sklearn",
+OPTIONAL = ("accelerate", "tensorboard", "wandb", "beartype", "datasets", "huggingface_hub", "hypothesis", "matplotlib", "scipy", "sklearn",
             "tokenizers", "torchmetrics", "torchvision", "zuko")
 def refuse_optional(name):
     loaded = [package for package in OPTIONAL if package in sys.modules]

@@ -6,7 +6,7 @@ from vadd.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from vadd.training.config import TrainerConfig
 from vadd.training.monitor import LatentCollapseWarning, LatentMonitor
 from vadd.training.schedules import warmup_constant, warmup_cosine
-from vadd.training.snapshots import Snapshots
+from vadd.training.snapshots import DamagedSnapshotWarning, Snapshot, Snapshots
 from vadd.training.trackers import read_metrics
 from vadd.training.trainer import Trainer, TrainingResult
 from vadd.training.validation import BoundValidation
@@ -16,10 +16,12 @@ __all__ = [
     "BoundValidation",
     "Callback",
     "Checkpoint",
+    "DamagedSnapshotWarning",
     "LatentCollapseWarning",
     "LatentMonitor",
     "ProgressBar",
     "SamplePictures",
+    "Snapshot",
     "Snapshots",
     "Trainer",
     "TrainerConfig",

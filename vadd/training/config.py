@@ -68,19 +68,20 @@ class TrainerConfig:
             raise ConfigError(
                 f"batch_size must be a multiple of accumulate, got {self.batch_size} and {self.accumulate}."
             )
-        for name, least, below in (
-            ("learning_rate", 0, math.inf),
-            ("weight_decay", 0, math.inf),
-            ("clip_norm", 0, math.inf),
-            ("minutes", 0, math.inf),
-            ("ema_decay", 0, 1),
+        below: float
+        for name, below in (
+            ("learning_rate", math.inf),
+            ("weight_decay", math.inf),
+            ("clip_norm", math.inf),
+            ("minutes", math.inf),
+            ("ema_decay", 1),
         ):
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is None and name in ("clip_norm", "minutes", "ema_decay"):
                 continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not least <= value < below or (value == 0 and name in ("clip_norm", "learning_rate")):
-                raise DomainError(f"{name} must be a number of at least {least} and below {below}, got {value!r}.")
+            if not is_number or not 0 <= value < below or (value == 0 and name in ("clip_norm", "learning_rate")):
+                raise DomainError(f"{name} must be a number of at least 0 and below {below}, got {value!r}.")
         for name, choices in (("precision", ("no", "bf16", "fp16")), ("on_nonfinite", ("stop", "skip"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")

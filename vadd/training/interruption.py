@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -36,6 +37,12 @@ class Interruption:
     def is_time_up(self) -> bool:
         """Whether the time is over."""
         return self.minutes is not None and time.monotonic() - self._start >= 60 * self.minutes
+
+    def describe(self, step: int, num_updates: int, folder: Path | None) -> str:
+        """What to say to the person who waits."""
+        reason = "time is up" if self.signal is None else f"interrupted by signal {self.signal}"
+        saved = "not saved, as there is no folder" if folder is None else f"saved to {folder}; run the same to go on"
+        return f"{reason} at update {step} of {num_updates}: {saved}."
 
     def __enter__(self) -> "Interruption":
         self._start = time.monotonic()

@@ -1,17 +1,36 @@
-"""What to say and keep where a gradient is not finite."""
+"""What is checked in an update; what to say and keep where a gradient is not finite."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 
 from vadd.errors import NonFiniteError
 from vadd.objectives import DrawnBatch
+from vadd.process import MaskingProcess
+from vadd.storage.files import save_tensors
 
 if TYPE_CHECKING:
     from vadd.training.trainer import Trainer
 
-__all__ = ["explain_nonfinite"]
+__all__ = ["checks_on", "explain_nonfinite"]
+
+
+@contextmanager
+def checks_on(is_on: bool, *processes: MaskingProcess) -> Iterator[None]:
+    """Whether values of tokens and losses are checked inside, where these processes check them at all.
+
+    Each check makes the host wait for the device, and the norm of the gradient tells of most faults.
+    """
+    before = [process.validate_args for process in processes]
+    try:
+        for process in processes:
+            process.validate_args = process.validate_args and is_on
+        yield
+    finally:
+        for process, value in zip(processes, before, strict=True):
+            process.validate_args = value
 
 
 def explain_nonfinite(trainer: "Trainer", drawn: DrawnBatch) -> NonFiniteError:
@@ -23,7 +42,7 @@ def explain_nonfinite(trainer: "Trainer", drawn: DrawnBatch) -> NonFiniteError:
         if trainer.is_main:
             trainer.folder.mkdir(parents=True, exist_ok=True)
             tensors = {name: value for name, value in vars(drawn.batch).items() if value is not None}
-            save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path)
+            save_tensors({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path)
         where = f"tokens, masks and times of the batch are in {path}"
     process, had_checks = trainer.objective.process, trainer.objective.process.validate_args
     process.validate_args = True

@@ -26,7 +26,7 @@ def make_accelerator(**options: Any) -> Any:
     except ImportError as error:
         raise ConfigError('training needs Accelerate: pip install "vadd[training]".') from error
     # The prior has no gradient while the KL weight is zero.
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     # Without an accelerator Accelerate would let processes that torchrun started train apart.
     return Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=handlers, **options)
 

@@ -135,7 +135,7 @@ class Run:
                 callback.load_state_dict(match[1])
 
     def judge(self) -> dict[str, float]:
-        """Metrics of the averaged pair; saves it where it is the best so far."""
+        """Metrics of the averaged pair."""
         trainer, validation = self.trainer, self.trainer.validation
         if validation is None:
             raise ConfigError("validate needs a validation: Trainer(..., validation=BoundValidation(heldout)).")
@@ -152,8 +152,11 @@ class Run:
         metrics["validation/seconds"] = time.perf_counter() - start
         self.judged_at = trainer.step
         self.score = metrics.get(getattr(validation, "score", "validation/score"))
+        return metrics
+
+    def keep_if_best(self) -> None:
+        """Save the pair where its score is the best so far."""
         if self.score is not None and self.score < self.best_score:
             self.best_score = self.score
-            if trainer.config.keep_best:
+            if self.trainer.config.keep_best:
                 self.save()
-        return metrics

@@ -22,10 +22,11 @@ from vadd.model import VADDModel
 from vadd.objectives import DiffusionELBO
 from vadd.training.batches import Batch, BatchOrder, num_rows_of, read_batches
 from vadd.training.callbacks import Callback, ProgressBar
+from vadd.training.compiling import compile_networks
 from vadd.training.config import TrainerConfig
 from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
-from vadd.training.nonfinite import explain_nonfinite
+from vadd.training.nonfinite import checks_on, explain_nonfinite
 from vadd.training.parallel import Processes, make_accelerator
 from vadd.training.runs import Run
 from vadd.training.trackers import resolve_trackers
@@ -132,13 +133,13 @@ class Trainer:
         self.scheduler = None if schedule is None else schedule(self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.kl_schedule, self.validation = kl_schedule, validation
-        self.callbacks = [*callbacks, ProgressBar(disable=not progress)]
+        self.callbacks = [*callbacks, ProgressBar(disable=None if progress else True)]
         self.order = BatchOrder(num_rows_of(data), config.batch_size, config.seed)
         self.run = Run(self)
         self.step = self.skipped = self.skipped_in_a_row = 0
         self.grad_norm = torch.zeros(())
         if config.compile:
-            _compile(model, guide)
+            compile_networks(model, guide)
 
     @property
     def device(self) -> torch.device:
@@ -153,8 +154,8 @@ class Trainer:
     @property
     def averaged(self) -> tuple[VADDModel, RecognitionGuide]:
         """The moving average of model and guide; the pair itself where there is none."""
-        model, guide = self.pair if self.average is None else self.average.module  # pyright: ignore
-        return model, guide
+        pair: Any = self.pair if self.average is None else self.average.module
+        return pair[0], pair[1]
 
     def fit(self, *, resume: bool = True) -> TrainingResult:
         """Train to the end, from the latest snapshot in the folder where there is one.
@@ -186,8 +187,8 @@ class Trainer:
                     break
             self.run.finish()
             self._call("on_end", stopped)
-        if stopped != "finished":
-            self._say(stopped, interruption.signal)
+        if stopped != "finished" and self.is_main:
+            print(interruption.describe(self.step, self.config.num_updates, self.folder), file=sys.stderr)
         model, guide = self.averaged
         code = 128 + (interruption.signal or 15) if stopped == "signal" else 0
         seconds = time.monotonic() - start
@@ -212,7 +213,7 @@ class Trainer:
         self.objective.generator = generator.manual_seed(key(config.seed, "masks", self.step))
         if self.kl_schedule is not None:
             self.objective.kl_weight = self.kl_schedule(self.step)
-        with self._checking(window.is_first):
+        with checks_on(window.is_first, self.objective.process, self.model.process):
             drawn = self.objective.draw(self.model, **processes.gather(rows))
             self.optimizer.zero_grad(set_to_none=True)
             noise = torch.Generator(self.device)
@@ -266,6 +267,7 @@ class Trainer:
         metrics = self.run.judge()
         self.accelerator.log(metrics, step=self.step)
         self._call("on_validation", metrics)
+        self.run.keep_if_best()
         return metrics
 
     def _adamw(self, parameters: list[nn.Parameter]) -> Optimizer:
@@ -277,19 +279,6 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "no")
-
-    @contextmanager
-    def _checking(self, is_first: bool) -> Iterator[None]:
-        """Values of tokens are checked in the first update alone, losses by the gradient's norm."""
-        checks = [(process, process.validate_args) for process in (self.objective.process, self.model.process)]
-        try:
-            if not is_first:
-                for process, _ in checks:
-                    process.validate_args = False
-            yield
-        finally:
-            for process, value in checks:
-                process.validate_args = value
 
     @contextmanager
     def _callbacks_closed(self) -> Iterator[None]:
@@ -304,24 +293,6 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, event)(self, *values)
 
-    def _say(self, stopped: str, number: int | None) -> None:
-        if not self.is_main:
-            return
-        reason = "time is up" if stopped == "time" else f"interrupted by signal {number}" if number else "interrupted"
-        where = "not saved, as there is no folder" if self.folder is None else f"saved to {self.folder}"
-        again = "" if self.folder is None else "; run the same again to go on"
-        print(f"{reason} at update {self.step} of {self.config.num_updates}: {where}{again}.", file=sys.stderr)
-
 
 def _is_time(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
-
-
-def _compile(model: VADDModel, guide: RecognitionGuide) -> None:
-    """Compile the networks' heavy parts in place; parameters keep their names."""
-    denoiser: Any = model.denoiser
-    if hasattr(denoiser, "features"):
-        denoiser.features = torch.compile(denoiser.features)
-    else:
-        denoiser.compile()
-    guide.recognition.compile()
