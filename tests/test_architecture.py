@@ -143,8 +143,8 @@ import importlib, pkgutil, sys, warnings
 warnings.simplefilter("error")
 import vadd
 
-OPTIONAL = ("accelerate", "tensorboard", "wandb", "beartype", "datasets", "huggingface_hub", "hypothesis", "matplotlib", "scipy", "sklearn",
-            "tokenizers", "torchmetrics", "torchvision", "zuko")
+OPTIONAL = ("accelerate", "beartype", "datasets", "huggingface_hub", "hypothesis", "matplotlib", "scipy", "sklearn",
+            "tensorboard", "tokenizers", "torchmetrics", "torchvision", "wandb", "zuko")
 def refuse_optional(name):
     loaded = [package for package in OPTIONAL if package in sys.modules]
     assert not loaded, f"importing {name} imports {loaded}, which a plain installation may lack"

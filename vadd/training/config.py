@@ -80,8 +80,9 @@ class TrainerConfig:
             if value is None and name in ("clip_norm", "minutes", "ema_decay"):
                 continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 <= value < below or (value == 0 and name in ("clip_norm", "learning_rate")):
-                raise DomainError(f"{name} must be a number of at least 0 and below {below}, got {value!r}.")
+            least = math.ulp(0) if name in ("clip_norm", "learning_rate") else 0
+            if not (is_number and least <= float(value) < below):
+                raise DomainError(f"{name} must be a number of at least {least} and below {below}, got {value!r}.")
         for name, choices in (("precision", ("no", "bf16", "fp16")), ("on_nonfinite", ("stop", "skip"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
