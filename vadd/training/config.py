@@ -76,12 +76,11 @@ class TrainerConfig:
             ("minutes", math.inf),
             ("ema_decay", 1),
         ):
-            value: Any = getattr(self, name)
+            value = getattr(self, name)
             if value is None and name in ("clip_norm", "minutes", "ema_decay"):
                 continue
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
             least = math.ulp(0) if name in ("clip_norm", "learning_rate") else 0
-            if not (is_number and least <= float(value) < below):
+            if not _is_number(value, least, below):
                 raise DomainError(f"{name} must be a number of at least {least} and below {below}, got {value!r}.")
         for name, choices in (("precision", ("no", "bf16", "fp16")), ("on_nonfinite", ("stop", "skip"))):
             if getattr(self, name) not in choices:
@@ -92,6 +91,10 @@ class TrainerConfig:
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON holds them."""
         return {**asdict(self), "betas": list(self.betas)}
+
+
+def _is_number(value: Any, least: float, below: float) -> bool:
+    return type(value) in (int, float) and least <= value < below
 
 
 def _check_integers(config: TrainerConfig, least: int, *names: str, may_be_none: bool = False) -> None:
