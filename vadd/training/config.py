@@ -74,12 +74,12 @@ class TrainerConfig:
             ("weight_decay", math.inf),
             ("clip_norm", math.inf),
             ("minutes", math.inf),
-            ("ema_decay", 1),
+            ("ema_decay", 1.0),
         ):
             value = getattr(self, name)
             if value is None and name in ("clip_norm", "minutes", "ema_decay"):
                 continue
-            least = math.ulp(0) if name in ("clip_norm", "learning_rate") else 0
+            least = math.ulp(0.0) if name in ("clip_norm", "learning_rate") else 0.0
             if not _is_number(value, least, below):
                 raise DomainError(f"{name} must be a number of at least {least} and below {below}, got {value!r}.")
         for name, choices in (("precision", ("no", "bf16", "fp16")), ("on_nonfinite", ("stop", "skip"))):
