@@ -52,7 +52,6 @@ from vadd.reporting import environment, write_report
 from vadd.samplers.gate import resolve_plan
 from vadd.samplers.latents import default_latents
 from vadd.schedules import LinearSchedule
-from vadd.training import fit_aggregate_prior
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -179,7 +178,7 @@ class Design:
         explains: as in the guide.
         is_light: whether the recognition network is the smaller one.
         reads_embedding: whether it is a small transformer on the denoiser's embedding instead.
-        refits_prior: whether a mixture is fitted to the posteriors after training, in place of the prior.
+        refits_prior: whether a mixture is fitted to the posteriors after training.
         latent_dropout: as in the model.
         modes: modes that the gate chooses from; none for no gate.
         curves: modes whose bound is reported beside the sampler's own.
@@ -251,37 +250,33 @@ DESIGNS = {
         modes=(),
         kl_warmup=0.7,
     ),
-    "default": Design("the default recipe", curves=("null",)),
+    "default": Design("the default recipe", curves=("null",), refits_prior=True),
+    "no-refit": Design("the default recipe, its prior not fitted anew after training (A)", curves=("null",)),
     "vae": Design(
-        "trained for one step alone: a VAE with a mixture prior",
+        "A trained for one step alone: a VAE with a mixture prior",
         objective=shared(StepLaw((1,), (1.0,)), 0),
         modes=("shared",),
     ),
-    "standard-prior": Design("default with a standard normal prior", prior=normal),
-    "no-null": Design("default without null rows", objective=shared(DEFAULT_LAW, 0), modes=("shared",)),
-    "uniform-law": Design(
-        "default with a uniform law of steps", objective=shared(StepLaw.uniform((1, 2, 4, 8, 16, None)))
-    ),
-    "flow-prior": Design("default with a flow prior", prior=lambda d, r, _: FlowPrior(d.latent_size)),
+    "standard-prior": Design("A with a standard normal prior", prior=normal),
+    "no-null": Design("A without null rows", objective=shared(DEFAULT_LAW, 0), modes=("shared",)),
+    "uniform-law": Design("A with a uniform law of steps", objective=shared(StepLaw.uniform((1, 2, 4, 8, 16, None)))),
+    "flow-prior": Design("A with a flow prior", prior=lambda d, r, _: FlowPrior(d.latent_size)),
     "vamp-prior": Design(
-        "default with a VampPrior of 50 validation sequences",
+        "A with a VampPrior of 50 validation sequences",
         prior=lambda d, r, _: VampPrior.from_data(r, d.validation, 50),
     ),
-    "aggregate-prior": Design(
-        "default with the mixture fitted to the posteriors again after training", refits_prior=True
-    ),
-    "low-rank": Design("default with a covariance of low rank plus diagonal", family="low-rank"),
-    "full-posterior": Design("default with a full covariance", family="full"),
-    "flow-posterior": Design("default with a flow posterior", family="flow"),
+    "low-rank": Design("A with a covariance of low rank plus diagonal", family="low-rank"),
+    "full-posterior": Design("A with a full covariance", family="full"),
+    "flow-posterior": Design("A with a flow posterior", family="flow"),
     "discrete": Design(
-        "default with a discrete latent of 16 groups of 8",
+        "A with a discrete latent of 16 groups of 8",
         latent_shape=(16, 8),
         family="relaxed",
         prior=lambda d, r, _: CategoricalPrior((16, 8)),
     ),
-    "per-position": Design("default with a number a position", latent_shape=lambda d: (d.train.shape[1], 1)),
+    "per-position": Design("A with a number a position", latent_shape=lambda d: (d.train.shape[1], 1)),
     "embedding-recognition": Design(
-        "default with a small transformer on the denoiser's embedding for recognition", reads_embedding=True
+        "A with a small transformer on the denoiser's embedding for recognition", reads_embedding=True
     ),
     "fresh-null": Design(
         "fresh latents: DELBO, null rows (40 %), gate, light recognition",
@@ -384,7 +379,7 @@ def train(
                 history["kl"].append(objective.last_terms.kl.item())
     model, guide = average.module.eval()
     if design.refits_prior:
-        model.prior = fit_aggregate_prior(model, guide, data.train[:10_000], num_components=50).prior
+        recipe.refit_prior(model, guide, data.train)
     return model, guide, {"cpu_seconds": round(time.process_time() - start, 1), "history": history}
 
 

@@ -37,7 +37,7 @@ ALLOWED = {
     # What a model needs to store itself: everything but the model.
     "storage": _SAMPLERS | {"priors", "backbones"},
     "training": _EVALUATION | {"storage"},
-    "recipes": _EVALUATION,
+    "recipes": _EVALUATION | {"storage", "training"},
     "metrics": {"errors", "types"},
     "data": {"errors", "types"},
     "plotting": {"errors", "types"},

@@ -82,6 +82,26 @@ def test_default_recipe_couples_the_tokens_of_one_step_and_stores_its_gate(tmp_p
     assert loaded.latents == "shared"
 
 
+def test_the_prior_is_fitted_anew_where_that_gains():
+    torch.manual_seed(0)
+    recipe, data = get_recipe(), torch.arange(4)[:, None].expand(-1, 2).repeat(64, 1)
+    model, guide = recipe.pair(*parts())
+    train(recipe, model, guide, data, 100)
+    with torch.no_grad():
+        model.prior.loc.add_(5.0)  # far from every posterior
+    old = model.prior
+    before = log_likelihood_bound(model, guide, data[:64], bound="finite-step", num_steps=1, num_latents=16).nats
+    recipe.finish(model, guide, data, num_steps=(1,))
+    assert model.prior is old
+    recipe.finish(model, guide, data, training=data, num_steps=(1,))
+    assert model.prior is not old
+    model.gate = None
+    assert log_likelihood_bound(model, guide, data[:64], bound="finite-step", num_steps=1, num_latents=16).nats < before
+    fitted = model.prior
+    recipe.finish(model, guide, data, training=data, num_steps=(1,))
+    assert model.prior is fitted  # nothing left to gain
+
+
 def test_unknown_recipe_is_refused():
     with pytest.raises(ConfigError, match="recipe must be one of default, paper, mdm"):
         get_recipe("published")

@@ -17,6 +17,7 @@ from vadd.objectives.elbo import DiffusionELBO
 from vadd.priors import CategoricalPrior, LatentPrior, MixturePrior, StandardNormalPrior
 from vadd.process import MaskingProcess
 from vadd.samplers.gate import Mode
+from vadd.training.aggregate import AggregateFit, fit_aggregate_prior
 from vadd.types import Tokens
 
 __all__ = ["Pair", "Recipe", "get_recipe"]
@@ -27,6 +28,9 @@ DEFAULT_LAW = StepLaw((1, 2, 4, None), (0.3, 0.1, 0.15, 0.45))
 #: Share of its rows without a latent, which keep a masked diffusion model inside the model.
 DEFAULT_NULL_SHARE = 0.2
 DEFAULT_COMPONENTS = 50
+#: Components of the mixture that is fitted after training, and the most sequences that it is fitted on.
+REFIT_COMPONENTS = 100
+REFIT_ROWS = 10_000
 
 
 class Pair(NamedTuple):
@@ -44,7 +48,8 @@ class Recipe:
         name: of the recipe.
         latents: where the sampler's latents come from: the model's default.
         kl_warmup: share of the updates over which the KL weight rises from 0 to 1.
-        is_gated: whether training ends with a choice of each jump's latent on validation data.
+        refits_prior: whether training ends with a mixture prior fitted to the posteriors.
+        is_gated: whether it then ends with a choice of each jump's latent on validation data.
         make_prior: the prior for a latent of a given shape.
         make_objective: the objective for a process and the options of
             :class:`~vadd.objectives.DiffusionELBO`.
@@ -53,6 +58,7 @@ class Recipe:
     name: str
     latents: Mode
     kl_warmup: float
+    refits_prior: bool
     is_gated: bool
     make_prior: Callable[[torch.Size], LatentPrior]
     make_objective: Callable[..., DiffusionELBO]
@@ -94,21 +100,36 @@ class Recipe:
         guide: RecognitionGuide,
         validation: Tokens,
         *,
+        training: Tokens | None = None,
         num_steps: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
         **options: Any,
     ) -> GateFit | None:
-        """What the recipe does after training: choose the gate and give it to the model, where it has one.
+        """What the recipe does after training: fit the prior anew, then choose the gate, where it does.
+
+        The prior is replaced where the fit gains more than two standard errors on rows that took no part in it. Its
+        posteriors are those of sequences that the guide was trained on; a few thousand are enough.
 
         Args:
             model, guide: the trained pair.
             validation: sequences, other than those that the result is judged on.
-            num_steps: the numbers of steps to choose for.
+            training: sequences to fit the prior on; without them it stays.
+            num_steps: the numbers of steps to choose a gate for.
             **options: further ones of :func:`~vadd.evaluation.fit_gate`.
         """
+        if self.refits_prior and training is not None:
+            self.refit_prior(model, guide, training)
         if not self.is_gated:
             return None
         fit = fit_gate(model, guide, validation, num_steps=num_steps, **options)
         model.gate = fit.gate
+        return fit
+
+    @staticmethod
+    def refit_prior(model: VADDModel, guide: RecognitionGuide, training: Tokens) -> AggregateFit:
+        """Fit a mixture to the posteriors, and give it to the model where it gains more than two standard errors."""
+        fit = fit_aggregate_prior(model, guide, training[:REFIT_ROWS], num_components=REFIT_COMPONENTS)
+        if fit.gain > 2 * fit.stderr:
+            model.prior = fit.prior
         return fit
 
 
@@ -117,8 +138,8 @@ def get_recipe(name: str = "default") -> Recipe:
 
     - ``"default"``: one latent a trajectory, from a learned mixture of normals. Trained by
       :class:`~vadd.objectives.SharedLatentELBO` for the numbers of steps of ``DEFAULT_LAW``, a fifth of the rows by
-      :class:`~vadd.objectives.NullLatentELBO`; afterwards a gate chooses each jump's latent. A recognition network of
-      half the denoiser's width is enough.
+      :class:`~vadd.objectives.NullLatentELBO`; afterwards a mixture is fitted to the posteriors as the prior, and a
+      gate chooses each jump's latent. A recognition network of half the denoiser's width is enough.
     - ``"paper"``: the recipe of Xie et al. (arXiv 2505.17384): standard normal prior, the DELBO with a linear KL
       warm-up over the first quarter of the updates, a fresh latent at every step, and a recognition network of
       the denoiser's size.
@@ -145,7 +166,7 @@ def _default_objective(process: MaskingProcess, **options: Any) -> DiffusionELBO
 
 
 _RECIPES = {
-    "default": Recipe("default", "shared", 0.4, True, _mixture_prior, _default_objective),
-    "paper": Recipe("paper", "fresh", 0.25, False, StandardNormalPrior, DELBO),
-    "mdm": Recipe("mdm", "fresh", 0.0, False, StandardNormalPrior, DELBO),
+    "default": Recipe("default", "shared", 0.4, True, True, _mixture_prior, _default_objective),
+    "paper": Recipe("paper", "fresh", 0.25, False, False, StandardNormalPrior, DELBO),
+    "mdm": Recipe("mdm", "fresh", 0.0, False, False, StandardNormalPrior, DELBO),
 }
