@@ -1,6 +1,9 @@
 """Which rows a batch holds depends on its number alone."""
 
+import multiprocessing
 import os
+import signal
+import time
 
 import pytest
 import torch
@@ -39,6 +42,7 @@ def test_orders_differ_between_epochs_and_seeds():
 class Rows(Dataset):
     def __init__(self, num=10, fails_at=None, kill=False):
         self.num, self.fails_at, self.kill = num, fails_at, kill
+        self.may_die = multiprocessing.Event()
 
     def __len__(self):
         return self.num
@@ -46,6 +50,7 @@ class Rows(Dataset):
     def __getitem__(self, index):
         if index == self.fails_at:
             if self.kill:
+                self.may_die.wait(60)
                 os._exit(9)
             raise OSError("the disk is gone")
         return {"x_0": torch.full((3,), index), "condition": torch.tensor(index)}
@@ -76,9 +81,17 @@ def test_a_row_that_cannot_be_read_is_an_error(num_workers):
         list(read_batches(Rows(fails_at=3), BatchOrder(10, 5, 0), 0, 2, num_workers=num_workers))
 
 
-def test_a_worker_that_dies_is_an_error():
+def test_a_worker_that_dies_is_an_error_at_the_next_batch_and_nowhere_else():
+    order = BatchOrder(10, 5, 0)
+    handler = signal.getsignal(signal.SIGCHLD)
+    data = Rows(fails_at=order.rows(1)[0], kill=True)
+    batches = read_batches(data, order, 0, 2, num_workers=1)
+    next(batches)
+    data.may_die.set()
+    time.sleep(1)  # the worker dies in it, as it may do in the middle of an update
     with pytest.raises(DataError, match="exited unexpectedly"):
-        list(read_batches(Rows(fails_at=3, kill=True), BatchOrder(10, 5, 0), 0, 2, num_workers=1))
+        next(batches)
+    assert signal.getsignal(signal.SIGCHLD) == handler
 
 
 def test_wrong_data():

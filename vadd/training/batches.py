@@ -1,5 +1,7 @@
 """Which rows make up which batch, and reading them: the position in the data is the number of the update."""
 
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -109,7 +111,7 @@ def read_batches(
         pin_memory=pin_memory,
         generator=keyed_generator("cpu", order.seed, "workers", first),
     )
-    batches = iter(loader)
+    batches = _start(loader)
     for _ in range(first, last):
         try:
             batch: Any = next(batches)
@@ -121,6 +123,24 @@ def read_batches(
             batch = {"x_0": batch}
         _check_names(batch)
         yield batch
+
+
+def _start(loader: DataLoader) -> Iterator[Any]:
+    """Iterate so that only ``next`` raises where a reading process dies: it looks after them every 5 seconds.
+
+    torch's signal handler would raise at once, wherever the program is: in the middle of an update, or of a snapshot.
+    """
+    number = getattr(signal, "SIGCHLD", None)
+    before = None if number is None else signal.getsignal(number)
+    batches = iter(loader)
+    if number is not None and threading.current_thread() is threading.main_thread():
+        if _is_of_torch(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL if before is None or _is_of_torch(before) else before)
+    return batches
+
+
+def _is_of_torch(handler: Any) -> bool:
+    return getattr(handler, "__module__", "") == "torch.utils.data._utils.signal_handling"
 
 
 def num_rows_of(data: Tensor | Mapping[str, Tensor] | Dataset) -> int:
