@@ -40,7 +40,7 @@ FAULTS = ("kill_update", "delay", "kill_rank", "kill_save", "kill_call", "kill_a
 def make_pair(hidden_size: int = 64, dropout: float = 0.2, num_levels: int = 17, length: int = 64) -> Pair:
     """A small model of the digits and its guide, by the default recipe."""
     torch.manual_seed(0)
-    size = {"hidden_size": hidden_size, "depth": 1, "embedding_size": 4}
+    size: dict[str, Any] = {"hidden_size": hidden_size, "depth": 1, "embedding_size": 4}
     denoiser = MLPDenoiser(num_levels, length, 8, dropout=dropout, **size)
     recognition = MLPRecognition(num_levels, length, 8, dropout=dropout, **size)
     return get_recipe().pair(denoiser, recognition, MaskingProcess(LinearSchedule(), num_levels))

@@ -48,8 +48,8 @@ def explain_nonfinite(trainer: "Trainer", drawn: DrawnBatch) -> NonFiniteError:
     process.validate_args = True
     try:
         with torch.no_grad(), trainer._autocast():
-            trainer.objective(trainer.model, trainer.guide)(drawn)
-        fault = "the loss is finite, its gradient is not"
+            trainer.loss(drawn)
+        fault = "the loss is finite, its gradient is not."
     except NonFiniteError as error:
         fault = str(error)
     finally:
