@@ -2,8 +2,9 @@
 
 import torch
 
-from vadd import MaskingProcess
-from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
+from vadd import MaskingProcess, RecognitionGuide, VADDModel
+from vadd.backbones import DiTDenoiser, EmptyRecognition, MLPDenoiser, MLPRecognition, SharedRecognition
+from vadd.priors import TrunkPrior
 from vadd.recipes import get_recipe
 from vadd.schedules import LinearSchedule
 from vadd.training import Trainer, TrainerConfig
@@ -32,6 +33,23 @@ def make_pair(recipe="default", seed=0, dropout=0.0):
     return pair
 
 
+def make_sharing_pair(rank=0):
+    """A transformer whose prior and recognition network read the denoiser's features; weights differ by process."""
+    torch.manual_seed(rank)
+    denoiser = DiTDenoiser(VOCAB, LENGTH, LATENT, hidden_size=8, depth=2, num_heads=2)
+    recognition = SharedRecognition.for_denoiser(denoiser, hidden_size=8, depth=1, num_heads=2, detach=False)
+    prior = TrunkPrior(LATENT, denoiser.context_size, hidden_size=8)
+    model = VADDModel(denoiser, prior, MaskingProcess(LinearSchedule(), VOCAB))
+    guide = RecognitionGuide(recognition)
+    for parameter in [*model.parameters(), *guide.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model, guide
+
+
+#: Pairs by name, as functions of the process's number.
+PAIRS = {"sharing": make_sharing_pair}
+
+
 def make_trainer(num_updates=6, batch_size=8, *, recipe="default", data=None, pair=None, objective=None, **options):
     """A trainer; keywords of the configuration and of the trainer alike."""
     fields = TrainerConfig.__dataclass_fields__
@@ -51,8 +69,9 @@ def make_trainer(num_updates=6, batch_size=8, *, recipe="default", data=None, pa
 
 
 def weights(trainer):
-    """All trained numbers in one vector, a copy."""
-    return torch.cat([p.detach().flatten().clone() for p in trainer.pair.parameters()])
+    """All trained numbers in one vector, a copy; of shares, to be called in all processes."""
+    whole = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in trainer.pair.parameters()]
+    return torch.cat([p.detach().flatten().clone() for p in whole])
 
 
 def averaged_weights(trainer):

@@ -54,6 +54,7 @@ class Trainer(SimpleNamespace):
     def __init__(self, *callbacks, folder=None, num_updates=10, step=0, is_main=True, averaged=None):
         super().__init__(callbacks=callbacks, folder=folder, step=step, is_main=is_main, logged=[])
         self.averaged = averaged or make_pair()
+        self.gather = lambda: None
         self.config = SimpleNamespace(num_updates=num_updates)
         self.accelerator = SimpleNamespace(log=lambda values, step: self.logged.append((step, values)))
 

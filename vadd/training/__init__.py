@@ -5,10 +5,11 @@ from vadd.training.callbacks import Callback, ProgressBar, SamplePictures, Watch
 from vadd.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vadd.training.config import TrainerConfig
 from vadd.training.monitor import LatentCollapseWarning, LatentMonitor
+from vadd.training.result import TrainingResult
 from vadd.training.schedules import warmup_constant, warmup_cosine
 from vadd.training.snapshots import DamagedSnapshotWarning, Snapshot, Snapshots
 from vadd.training.trackers import read_metrics
-from vadd.training.trainer import Trainer, TrainingResult
+from vadd.training.trainer import Trainer
 from vadd.training.validation import BoundValidation
 
 __all__ = [

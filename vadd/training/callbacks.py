@@ -23,7 +23,8 @@ class Callback:
     """Base of what a ``Trainer`` calls beside its work; every method does nothing unless it is overridden.
 
     All methods run in all processes: write files where ``trainer.is_main`` alone, and let all processes take part in
-    what they do together. The averaged pair is ``trainer.averaged``, the number of updates done ``trainer.step``.
+    what they do together. The averaged pair is ``trainer.averaged``, after ``trainer.gather()`` in all processes; the
+    number of updates done is ``trainer.step``.
     """
 
     def on_start(self, trainer: "Trainer") -> None:
@@ -139,7 +140,10 @@ class SamplePictures(Callback):
 
     def on_step(self, trainer: "Trainer") -> None:
         root = trainer.folder if self.folder is None else self.folder
-        if not trainer.is_main or trainer.step % self.every or root is None:
+        if trainer.step % self.every or root is None:
+            return
+        trainer.gather()
+        if not trainer.is_main:
             return
         model, _ = trainer.averaged
         device = model.null_latent.device
@@ -192,7 +196,10 @@ class WatchLatent(Callback):
                 self.monitor.load_state_dict(state)
 
     def on_step(self, trainer: "Trainer") -> None:
-        if self.monitor is None or trainer.step % self.every:
+        if trainer.step % self.every:
+            return
+        trainer.gather()
+        if self.monitor is None:
             return
         self.monitor(trainer.step)
         last = {name: values[-1] for name, values in self.monitor.history.items()}

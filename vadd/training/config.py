@@ -34,6 +34,8 @@ class TrainerConfig:
         keep_last: latest snapshots that are kept.
         keep_best: whether the one with the best validation score is kept, too.
         num_workers: processes that read ahead from a data set; tensors need none.
+        shard: whether several processes share the weights, their gradients and average and the optimizer's state out
+            among them, for networks that one device does not hold in training. The update is the same.
 
     Raises:
         ConfigError, DomainError: if a value is not as described.
@@ -59,6 +61,7 @@ class TrainerConfig:
     keep_last: int = 2
     keep_best: bool = True
     num_workers: int = 0
+    shard: bool = False
 
     def __post_init__(self) -> None:
         _check_integers(self, 1, "num_updates", "batch_size", "accumulate", "max_skipped", "log_every", "keep_last")
@@ -68,6 +71,8 @@ class TrainerConfig:
             raise ConfigError(
                 f"batch_size must be a multiple of accumulate, got {self.batch_size} and {self.accumulate}."
             )
+        if not isinstance(self.shard, bool):
+            raise ConfigError(f"shard must be True or False, got {self.shard!r}.")
         below: float
         for name, below in (
             ("learning_rate", math.inf),

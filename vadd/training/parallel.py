@@ -43,7 +43,7 @@ class Processes:
     """
 
     def __init__(self, accelerator: Any, config: TrainerConfig) -> None:
-        self.accelerator = accelerator
+        self.accelerator, self.config = accelerator, config
         self.device: torch.device = accelerator.device
         self.rank: int = accelerator.process_index
         self.num: int = accelerator.num_processes
@@ -59,6 +59,11 @@ class Processes:
                 "set precision in TrainerConfig."
             )
         kind = str(accelerator.distributed_type).rpartition(".")[2]
+        if kind == "FSDP":
+            raise ConfigError(
+                "Accelerate was launched for FSDP, which the trainer does itself: launch it for several processes "
+                "without FSDP, and set shard=True in TrainerConfig."
+            )
         if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
             raise ConfigError(
                 f"Accelerate was launched for {kind}, where the trainer does not run: launch it for several CPUs or "

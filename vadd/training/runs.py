@@ -60,14 +60,16 @@ class Run:
         trainer = self.trainer
         if self.snapshots is None or self.saved_at == trainer.step:
             return self._path
+        state = self.state()  # all processes together
+        trainer.gather()
         if trainer.is_main:
-            averaged = None if trainer.average is None else trainer.averaged
+            model, guide = trainer.averaged
             self._path = self.snapshots.save(
                 trainer.step,
-                self.state(),
-                model=trainer.model,
-                guide=trainer.guide,
-                averaged=averaged,
+                state,
+                model=model,
+                guide=guide,
+                averaged=None if trainer.config.ema_decay is None else (model, guide),
                 metadata={"config": trainer.config.to_json(), "num_processes": trainer.processes.num},
                 score=self.score if self.judged_at == trainer.step else None,
             )
@@ -81,9 +83,7 @@ class Run:
         """All that the updates to come depend on."""
         trainer = self.trainer
         return {
-            "pair": trainer.pair.state_dict(),
-            "average": None if trainer.average is None else trainer.average.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
+            **trainer.weights.state(trainer.optimizer),
             "scheduler": None if trainer.scheduler is None else trainer.scheduler.state_dict(),
             "scaler": trainer.scaler.state_dict(),
             "best_score": self.best_score,
@@ -108,10 +108,7 @@ class Run:
                 "Use the same ones, or another folder."
             )
         try:
-            trainer.pair.load_state_dict(state["pair"])
-            if trainer.average is not None:
-                trainer.average.load_state_dict(state["average"])
-            trainer.optimizer.load_state_dict(state["optimizer"])
+            trainer.weights.load(state, trainer.optimizer)
             if trainer.scheduler is not None:
                 trainer.scheduler.load_state_dict(state["scheduler"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -139,6 +136,7 @@ class Run:
         trainer, validation = self.trainer, self.trainer.validation
         if validation is None:
             raise ConfigError("validate needs a validation: Trainer(..., validation=BoundValidation(heldout)).")
+        trainer.gather()
         model, guide = trainer.averaged
         start = time.perf_counter()
         processes = trainer.processes

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from vadd.errors import DataError
@@ -28,33 +26,13 @@ from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
 from vadd.training.nonfinite import checks_on, explain_nonfinite
 from vadd.training.parallel import Processes, make_accelerator
+from vadd.training.result import TrainingResult
 from vadd.training.runs import Run
 from vadd.training.trackers import resolve_trackers
+from vadd.training.weights import make_weights
 from vadd.training.windows import Window
 
-__all__ = ["Trainer", "TrainingResult"]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How training ended.
-
-    Attributes:
-        model, guide: the trained pair, its moving average where there is one, in evaluation mode.
-        step: updates done.
-        stopped: ``"finished"``, or ended early by ``"time"`` or a ``"signal"``.
-        skipped: updates skipped because the gradient was not finite.
-        seconds: time of this call.
-        exit_code: for ``sys.exit``: 0, or 128 plus the signal's number as shells expect.
-    """
-
-    model: VADDModel
-    guide: RecognitionGuide
-    step: int
-    stopped: Literal["finished", "time", "signal"]
-    skipped: int
-    seconds: float
-    exit_code: int
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -121,14 +99,9 @@ class Trainer:
         self.accelerator = accelerator
         self.processes = Processes(accelerator, config)
         self.model, self.guide = model.to(self.device), guide.to(self.device)
-        pair = nn.ModuleList([model, guide])
-        self.loss: nn.Module = accelerator.prepare_model(objective(model, guide))  # all processes start alike
-        self.average = None
-        if config.ema_decay is not None:
-            self.average = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-            self.average.requires_grad_(False)
-        self.pair = pair
-        parameters = [p for p in pair.parameters() if p.requires_grad]
+        self.weights = make_weights(self.model, self.guide, objective, self.processes)
+        self.pair, self.loss = self.weights.pair, self.weights.loss
+        parameters = [p for p in self.pair.parameters() if p.requires_grad]
         self.optimizer = (optimizer or self._adamw)(parameters)
         self.scheduler = None if schedule is None else schedule(self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -153,9 +126,19 @@ class Trainer:
 
     @property
     def averaged(self) -> tuple[VADDModel, RecognitionGuide]:
-        """The moving average of model and guide; the pair itself where there is none."""
-        pair: Any = self.pair if self.average is None else self.average.module
-        return pair[0], pair[1]
+        """The moving average of model and guide; the pair itself where there is none.
+
+        Raises:
+            ConfigError: with ``shard``, if :meth:`gather` was not called since the latest update.
+        """
+        return self.weights.averaged
+
+    def gather(self) -> None:
+        """Before :attr:`averaged` is read, in all processes together; with ``shard``, whole weights are put together.
+
+        The trainer does so at the start, before a validation or a snapshot, and at the end.
+        """
+        self.weights.gather()
 
     def fit(self, *, resume: bool = True) -> TrainingResult:
         """Train to the end, from the latest snapshot in the folder where there is one.
@@ -170,6 +153,7 @@ class Trainer:
         """
         start = time.monotonic()
         self.run.start(resume)
+        self.gather()
         self.pair.train()
         stopped: Literal["finished", "time", "signal"] = "finished"
         with Interruption(self.config.minutes) as interruption, self._callbacks_closed():
@@ -186,6 +170,7 @@ class Trainer:
                     stopped = "signal" if self.processes.any(interruption.signal is not None) else "time"
                     break
             self.run.finish()
+            self.gather()
             self._call("on_end", stopped)
         if stopped != "finished" and self.is_main:
             print(interruption.describe(self.step, self.config.num_updates, self.folder), file=sys.stderr)
@@ -201,7 +186,8 @@ class Trainer:
         try:
             yield from read_batches(self.data, self.order, self.step, self.config.num_updates, **rows, **options)
         except DataError as error:
-            saved = self.run.save()
+            # Others may go on: they would not take part in gathering shares.
+            saved = None if self.processes.num > 1 and self.config.shard else self.run.save()
             error.add_note(f"update {self.step + 1} was not made; " + (f"saved to {saved}." if saved else "not saved."))
             raise
 
@@ -220,15 +206,13 @@ class Trainer:
             for first, is_last in processes.parts():
                 noise.manual_seed(key(config.seed, "latents", self.step))
                 part = drawn.rows(slice(first, first + processes.part))
-                with processes.sync(self.loss, is_last):
+                with self.weights.sync(is_last):
                     with RowNoise(first, processes.part, processes.total, noise), self._autocast():
                         loss = self.loss(part)
                     self.scaler.scale(loss / config.accumulate).backward()
                 window.add(self.objective, loss)
         self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        limit = float("inf") if config.clip_norm is None else config.clip_norm
-        self.grad_norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.grad_norm = self.weights.clip(self.optimizer, config.clip_norm)
         is_finite = bool(self.grad_norm.isfinite())
         if is_finite:
             self.skipped_in_a_row = 0
@@ -241,8 +225,8 @@ class Trainer:
             self.scaler.update()
         if self.scheduler is not None:
             self.scheduler.step()
-        if is_finite and self.average is not None:
-            self.average.update_parameters(self.pair)
+        if is_finite:
+            self.weights.updated()
         self.step += 1
 
     def _must_stop(self) -> bool:
