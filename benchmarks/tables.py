@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/likelihoods.md", "docs/latents.md", "docs/sampling.md", "docs/results.md")
+PAGES = (
+    "README.md",
+    "docs/likelihoods.md",
+    "docs/latents.md",
+    "docs/sampling.md",
+    "docs/results.md",
+    "docs/training.md",
+)
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -205,6 +212,17 @@ def infill() -> str:
     return table(["known", "", "steps", "same digit", "Fréchet distance", "apart"], rows) + note + origin(report)
 
 
+def reliability() -> str:
+    """Faults injected into training programs."""
+    report = read("reliability")
+    rows = []
+    for row in report["results"]["faults"]:
+        wait = row["seconds_to_recover"]
+        shown = "" if wait is None else f"{wait['median']:.1f} (at most {wait['max']:.1f})"
+        rows.append([row["fault"], str(row["tried"]), str(row["survived"]), shown])
+    return table(["fault", "tried", "survived", "seconds to recover"], rows) + origin(report)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits,
     "toys": toys,
@@ -216,6 +234,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sampler": sampler,
     "steps-vs-quality": steps_vs_quality,
     "infill": infill,
+    "reliability": reliability,
 }
 
 
