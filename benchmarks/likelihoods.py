@@ -46,6 +46,10 @@ def train_digits(args: Namespace) -> tuple[dict[str, Pair], Tensor, float | None
         kl_warmup=0.7,
         seed=args.seed,
         quiet=args.quiet,
+        out=ROOT / "outputs" / "likelihoods",
+        again=True,
+        minutes=None,
+        trackers=(),
     )
     pairs = {}
     for name, recipe in (("MDM", "mdm"), ("VADD", "paper")):
@@ -57,14 +61,23 @@ def train_digits(args: Namespace) -> tuple[dict[str, Pair], Tensor, float | None
 def train_toy(toy: str, args: Namespace) -> tuple[dict[str, Pair], Tensor, float]:
     """Pairs trained on a toy, held-out points, and the entropy of the toy."""
     options = Namespace(
-        num_bins=50, batch_size=512, learning_rate=2e-3, kl_warmup=0.3, seed=args.seed, quiet=args.quiet
+        num_updates=20 if args.smoke else 3000,
+        num_bins=50,
+        batch_size=512,
+        learning_rate=2e-3,
+        kl_warmup=0.3,
+        seed=args.seed,
+        quiet=args.quiet,
+        out=ROOT / "outputs" / "likelihoods",
+        again=True,
+        minutes=None,
+        trackers=(),
     )
-    num_updates = 20 if args.smoke else 3000
     data = toy2d_svi.draw(toy, 200_000, options.num_bins, args.seed + 1)
     heldout = toy2d_svi.draw(toy, args.num_rows, options.num_bins, args.seed + 2)
     pairs = {}
-    for name, latent_size in toy2d_svi.LATENT_SIZES.items():
-        trained = toy2d_svi.train(f"{toy}, {name}", latent_size, data, num_updates, options)
+    for name in toy2d_svi.LATENT_SIZES:
+        trained = toy2d_svi.train(toy, name, data, options)
         pairs[name] = (trained.model, trained.guide)
     return pairs, heldout, entropy(toy_probabilities(toy, options.num_bins))
 

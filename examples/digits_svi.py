@@ -2,23 +2,21 @@
 
 Trains the plain masked diffusion model (MDM) and VADD on scikit-learn's 8x8 digits with the same
 backbone, number of updates and optimizer, and writes pictures, a table, JSON and checkpoints to
-``outputs/digits``. Run ``python examples/digits_svi.py``; ``--recipe paper`` trains VADD as published,
-``--smoke`` finishes in seconds.
+``outputs/digits``. Run ``python examples/digits_svi.py``; after an interruption the same command goes on,
+and takes what was trained to the end as it is (``--again`` trains anew). ``--recipe paper`` trains VADD as
+published, ``--smoke`` finishes in seconds.
 """
 
 import argparse
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pyro
 import torch
-from pyro.infer import SVI
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
-from vadd import MaskingProcess, RecognitionGuide, VADDModel
+from vadd import MaskingProcess
 from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
 from vadd.data import DigitTokens, load_digits_tokens
 from vadd.evaluation import diagnose_latent, log_likelihood_bound
@@ -27,21 +25,20 @@ from vadd.plotting import image_grid, training_curves
 from vadd.recipes import Pair, Recipe, get_recipe
 from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
-from vadd.training import load_checkpoint, save_checkpoint
-
-STEP_COUNTS = (1, 2, 4, 8, 64)
-NUM_VALIDATION = (
-    137  # the last training digits, not trained on: the default recipe chooses each jump's latent with them
+from vadd.training import (
+    BoundValidation,
+    SamplePictures,
+    Trainer,
+    TrainerConfig,
+    TrainingResult,
+    load_checkpoint,
+    read_metrics,
+    save_checkpoint,
 )
 
-
-class Trained(NamedTuple):
-    """A trained pair (its moving average) and how the training went."""
-
-    model: VADDModel
-    guide: RecognitionGuide
-    history: dict[str, list[float]]
-    seconds: float
+STEP_COUNTS = (1, 2, 4, 8, 64)
+# The last training digits are not trained on: the default recipe chooses each jump's latent with them.
+NUM_VALIDATION = 137
 
 
 def build(data: DigitTokens, recipe: Recipe, latent_size: int) -> Pair:
@@ -62,35 +59,63 @@ def build(data: DigitTokens, recipe: Recipe, latent_size: int) -> Pair:
     return recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), data.num_levels))
 
 
-def train(name: str, data: DigitTokens, recipe: Recipe, args: argparse.Namespace) -> Trained:
-    """Optimize the recipe's objective with Pyro's SVI; return the exponential moving average of the weights."""
-    pyro.set_rng_seed(args.seed)
+def run_folder(name: str, recipe: Recipe, args: argparse.Namespace) -> Path:
+    """Of a model's training; another number of updates or KL schedule is another run."""
+    kl_warmup = recipe.kl_warmup if args.kl_warmup is None else args.kl_warmup
+    return args.out / "runs" / f"{name.lower()}-{recipe.name}-kl{kl_warmup:g}-{args.num_updates}"
+
+
+def train(name: str, data: DigitTokens, recipe: Recipe, args: argparse.Namespace) -> TrainingResult:
+    """Optimize the recipe's objective, from where an earlier run stopped; the moving average of the weights."""
+    folder = run_folder(name, recipe, args)
+    if args.again:
+        shutil.rmtree(folder, ignore_errors=True)
     if args.kl_warmup is not None:
         recipe = replace(recipe, kl_warmup=args.kl_warmup)
+    pyro.set_rng_seed(args.seed)
     model, guide = build(data, recipe, args.latent_size)
-    pair = torch.nn.ModuleList([model, guide])
-    average = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(0.995))
-    loss = recipe.objective(model.process)
-    optimizer = pyro.optim.AdamW({"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 1.0}, clip_args={"clip_norm": 5.0})
-    svi = SVI(model, guide, optimizer, loss=loss)
-    kl_weight = recipe.kl_schedule(args.num_updates)
-    history: dict[str, list[float]] = {"step": [], "reconstruction": [], "kl": []}
-    start = time.perf_counter()
-    with tqdm(range(args.num_updates), desc=name, disable=args.quiet, mininterval=1.0) as bar:
-        for step in bar:
-            loss.kl_weight = kl_weight(step)
-            rows = torch.randint(len(data.train) - NUM_VALIDATION, (args.batch_size,))
-            svi.step(data.train[rows])
-            average.update_parameters(pair)
-            if step % 10 == 0 and loss.last_terms is not None:
-                history["step"].append(step)
-                history["reconstruction"].append(loss.last_terms.reconstruction.item())
-                history["kl"].append(loss.last_terms.kl.item())
-                terms = {key: f"{history[key][-1]:.1f}" for key in ("reconstruction", "kl")}
-                bar.set_postfix(terms, refresh=False)
-    model, guide = average.module.eval()
-    recipe.finish(model, guide, data.train[-NUM_VALIDATION:], num_steps=STEP_COUNTS[:-1])
-    return Trained(model, guide, history, time.perf_counter() - start)
+    validation = data.train[-NUM_VALIDATION:]
+
+    def draw(path: Path, samples: dict[str, torch.Tensor]) -> None:
+        images = {label: x.reshape(-1, *data.image_shape) for label, x in samples.items()}
+        image_grid(path, {name: images}, num_levels=data.num_levels)
+
+    often = {"minutes": args.minutes, "validate_every": 500, "save_every": 500}
+    update = {"seed": args.seed, "weight_decay": 1.0, "clip_norm": 5.0, "ema_decay": 0.995}
+    trainer = Trainer(
+        model,
+        guide,
+        recipe.objective(model.process),
+        data.train[:-NUM_VALIDATION],
+        TrainerConfig(args.num_updates, args.batch_size, **update, **often),
+        kl_schedule=recipe.kl_schedule(args.num_updates),
+        validation=BoundValidation(validation, num_steps=(1, 4), num_latents=4 if model.has_latent else 1),
+        callbacks=[SamplePictures(500, draw, num_steps=(1, 4))],
+        folder=folder,
+        trackers=("csv", *args.trackers),
+        progress=not args.quiet,
+    )
+    result = trainer.fit()
+    if result.stopped == "signal":
+        raise SystemExit(result.exit_code)
+    recipe.finish(result.model.cpu(), result.guide.cpu(), validation, num_steps=STEP_COUNTS[:-1])
+    return result
+
+
+def add_training_options(parser: argparse.ArgumentParser, num_updates: int) -> None:
+    """What :func:`train` reads, beside the folder ``out``."""
+    parser.add_argument("--num-updates", type=int, default=num_updates, help="updates of each model")
+    parser.add_argument("--minutes", type=float, help="of training a model; the next run goes on")
+    parser.add_argument("--again", action="store_true", help="train anew instead of going on from what is in --out")
+    parser.add_argument("--trackers", nargs="*", default=(), choices=("tensorboard", "wandb"))
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--latent-size", type=int, default=16, help="size of VADD's latent")
+    parser.add_argument(
+        "--kl-warmup", type=float, help="updates over which the KL weight rises to 1, as a share; default the recipe's"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="a few updates, to see that everything runs")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def judge(
@@ -114,17 +139,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/digits"), help="folder for the results")
     parser.add_argument("--report", type=Path, help="folder for digits.json; default that of the pictures")
-    parser.add_argument("--num-updates", type=int, default=2500, help="updates of each model")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--latent-size", type=int, default=16, help="size of VADD's latent")
+    add_training_options(parser, num_updates=2500)
     parser.add_argument("--recipe", choices=("default", "paper"), default="default", help="how VADD is trained")
-    parser.add_argument(
-        "--kl-warmup", type=float, help="updates over which the KL weight rises to 1, as a share; default the recipe's"
-    )
     parser.add_argument("--num-latents", type=int, default=16, help="latents inside the bounds' logarithms")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="a few updates, to see that everything runs")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args(argv)
     if args.smoke:
         args.num_updates, args.num_latents = 20, 2
@@ -134,10 +151,8 @@ def main(argv: list[str] | None = None) -> None:
     data = load_digits_tokens()
     classifier = train_digit_classifier(data.train, data.train_labels, seed=args.seed)
     accuracy = classifier.accuracy(data.heldout, data.heldout_labels)
-    trained = {
-        "MDM": train("MDM", data, get_recipe("mdm"), args),
-        "VADD": train("VADD", data, get_recipe(args.recipe), args),
-    }
+    recipes = {"MDM": get_recipe("mdm"), "VADD": get_recipe(args.recipe)}
+    trained = {name: train(name, data, recipe, args) for name, recipe in recipes.items()}
 
     # As many rows on each side as are held out, so that all distances carry the same bias.
     num_rows, num_sets = len(data.heldout), 3
@@ -164,10 +179,16 @@ def main(argv: list[str] | None = None) -> None:
             pictures[name][label] = samples[0][:25].reshape(-1, *data.image_shape)
         save_checkpoint(args.out / f"checkpoint-{name.lower()}", result.model, result.guide, notes={"data": "digits"})
 
-    write_pictures(args.out, data, trained, pictures)
+    curves = {}
+    for name, recipe in recipes.items():
+        metrics = read_metrics(run_folder(name, recipe, args))
+        curves[name] = {"step": metrics["kl"]["step"]}
+        curves[name].update({term: metrics[term]["value"] for term in ("reconstruction", "kl")})
+    write_pictures(args.out, data, curves, pictures)
     report = {
         "settings": {name: value for name, value in vars(args).items() if name not in ("out", "report", "quiet")},
-        "training_seconds": {name: round(result.seconds, 1) for name, result in trained.items()},
+        "updates": {name: result.step for name, result in trained.items()},
+        "training_seconds": {name: round(result.seconds, 1) for name, result in trained.items()},  # of this call
         "classifier_heldout_accuracy": accuracy,
         "metric": f"features of a small classifier trained on the training digits; {num_rows} rows a side, {num_sets} "
         "sets of samples; 'real data' compares training rows with held-out ones",
@@ -188,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
 def write_pictures(
     out: Path,
     data: DigitTokens,
-    trained: dict[str, Trained],
+    curves: dict[str, dict[str, list]],
     pictures: dict[str, dict[str, torch.Tensor]],
 ) -> None:
     """Samples beside real digits and nearest training neighbours; training curves."""
@@ -205,11 +226,7 @@ def write_pictures(
         neighbours=neighbours,
         title="Samples by number of steps: masked diffusion (MDM) and VADD",
     )
-    training_curves(
-        out / "curves.png",
-        {name: result.history for name, result in trained.items()},
-        title="Training on digits: the two terms of the objective",
-    )
+    training_curves(out / "curves.png", curves, title="Training on digits: the two terms of the objective")
 
 
 def print_table(rows: list[dict]) -> None:

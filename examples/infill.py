@@ -3,8 +3,9 @@
 The upper or the left half of scikit-learn's 8x8 digits is known, and the masked diffusion model (MDM) and VADD fill in
 the rest in a few steps. VADD's latent comes from the prior, which has not seen the known half, or is the one of several
 draws that explains it (``latents="posterior"``). Writes a picture, a table and JSON to ``outputs/infill``. Run
-``python examples/infill.py``; about two minutes, nearly all of it training. ``--checkpoint outputs/digits`` takes the
-models that ``examples/digits_svi.py`` trained; ``--smoke`` finishes in seconds.
+``python examples/infill.py``; about two minutes, nearly all of it training, which a second run does not repeat
+(``--again`` does). ``--checkpoint outputs/digits`` takes the models that ``examples/digits_svi.py`` trained;
+``--smoke`` finishes in seconds.
 """
 
 import argparse
@@ -59,13 +60,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="folder with checkpoint-mdm and checkpoint-vadd; default: train"
     )
-    parser.add_argument("--num-updates", type=int, default=1500, help="updates of each model")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--latent-size", type=int, default=16, help="size of VADD's latent")
-    parser.add_argument("--kl-warmup", type=float, help="share of the updates; default the recipe's")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="a few updates, to see that everything runs")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    digits_svi.add_training_options(parser, num_updates=1500)
 
 
 def halves(image_shape: tuple[int, int]) -> dict[str, Tensor]:

@@ -2,19 +2,18 @@
 
 Trains the plain masked diffusion model (MDM) and VADD on each toy with the same backbone, data and
 number of updates, and compares the histograms of their samples with the true one. Run
-``python examples/toy2d_svi.py``; ``--smoke`` finishes in seconds.
+``python examples/toy2d_svi.py``; after an interruption the same command goes on, and takes what was trained to the
+end as it is (``--again`` trains anew). ``--smoke`` finishes in seconds.
 """
 
 import argparse
-import time
+import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
@@ -26,6 +25,7 @@ from vadd.plotting import density_grid
 from vadd.priors import StandardNormalPrior
 from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
+from vadd.training import BoundValidation, Trainer, TrainerConfig, TrainingResult, warmup_cosine
 
 STEP_COUNTS = (1, 2, 4, 8)
 
@@ -35,15 +35,6 @@ STEP_COUNTS = (1, 2, 4, 8)
 SUPPORT_THRESHOLD = 1e-5
 
 LATENT_SIZES = {"MDM": 0, "VADD": 8}
-
-
-class Trained(NamedTuple):
-    """A trained pair (its moving average) and what training took."""
-
-    model: VADDModel
-    guide: RecognitionGuide
-    cpu_seconds: float
-    wall_seconds: float
 
 
 def draw(toy: str, num: int, num_bins: int, seed: int) -> Tensor:
@@ -61,42 +52,35 @@ def build(num_bins: int, latent_size: int) -> tuple[VADDModel, RecognitionGuide]
     return VADDModel(denoiser, StandardNormalPrior(latent_size), process), RecognitionGuide(recognition)
 
 
-def train(label: str, latent_size: int, data: Tensor, num_updates: int, args: argparse.Namespace) -> Trained:
-    """Optimize the DELBO, the paper's recipe; return the exponential moving average of the weights."""
+def train(toy: str, name: str, data: Tensor, args: argparse.Namespace) -> TrainingResult:
+    """Optimize the DELBO, the paper's recipe, from where an earlier run stopped; the average of the weights."""
+    folder = args.out / "runs" / f"{toy}-{name.lower()}-kl{args.kl_warmup:g}-{args.num_updates}"
+    if args.again:
+        shutil.rmtree(folder, ignore_errors=True)
     pyro.set_rng_seed(args.seed)
-    model, guide = build(args.num_bins, latent_size)
-    pair = torch.nn.ModuleList([model, guide])
-    average = AveragedModel(pair, multi_avg_fn=get_ema_multi_avg_fn(0.995))
-    objective = DELBO(model.process)
-    loss_fn = objective(model, guide)
-    # One optimizer for all parameters: Pyro's wrapper makes one for each, which costs as much as the network.
-    optimizer = torch.optim.Adam(pair.parameters(), args.learning_rate, betas=(0.9, 0.99), fused=True)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_updates)
-    kl_weight = LinearKL(max(1, round(args.kl_warmup * num_updates)))
-    start_cpu, start_wall = time.process_time(), time.perf_counter()
-    with tqdm(range(num_updates), desc=label, disable=args.quiet, mininterval=5.0) as bar:
-        for step in bar:
-            objective.kl_weight = kl_weight(step)
-            rows = torch.randint(len(data), (args.batch_size,))
-            optimizer.zero_grad()
-            loss_fn(data[rows]).backward()
-            optimizer.step()
-            scheduler.step()
-            average.update_parameters(pair)
-            if step % 100 == 0:
-                terms = objective.last_terms
-                shown = {"reconstruction": f"{terms.reconstruction:.2f}", "kl": f"{terms.kl:.2f}"}
-                bar.set_postfix(shown, refresh=False)
-    spent = (time.process_time() - start_cpu, time.perf_counter() - start_wall)
-    model, guide = average.module.eval()
-    return Trained(model, guide, *spent)
-
-
-def affordable_updates(data: Tensor, args: argparse.Namespace) -> int:
-    """Updates that all models can make in ``--minutes`` of CPU time together, at most ``--num-updates``."""
-    trial, quiet = 30, argparse.Namespace(**{**vars(args), "quiet": True})
-    cost = sum(train("", size, data, trial, quiet).cpu_seconds for size in LATENT_SIZES.values()) / trial
-    return max(1, min(args.num_updates, int(60 * args.minutes / cost)))
+    model, guide = build(args.num_bins, LATENT_SIZES[name])
+    validation = draw(toy, 200, args.num_bins, args.seed + 4)
+    often = {"minutes": args.minutes, "validate_every": 500, "save_every": 500}
+    update = {"seed": args.seed, "learning_rate": args.learning_rate, "clip_norm": None, "ema_decay": 0.995}
+    trainer = Trainer(
+        model,
+        guide,
+        DELBO(model.process),
+        data,
+        TrainerConfig(args.num_updates, args.batch_size, **update, **often),
+        schedule=warmup_cosine(args.num_updates),
+        kl_schedule=LinearKL(max(1, round(args.kl_warmup * args.num_updates))),
+        validation=BoundValidation(validation, num_steps=(1, 2), num_latents=16 if model.has_latent else 1),
+        folder=folder,
+        trackers=("csv", *args.trackers),
+        progress=not args.quiet,
+    )
+    result = trainer.fit()
+    if result.stopped == "signal":
+        raise SystemExit(result.exit_code)
+    for part in (result.model, result.guide):
+        part.cpu()
+    return result
 
 
 def judge(samples: Tensor, truth: Tensor) -> dict[str, float]:
@@ -109,7 +93,7 @@ def judge(samples: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def evaluate(
-    trained: Trained, truth: Tensor, heldout: Tensor, args: argparse.Namespace
+    trained: TrainingResult, truth: Tensor, heldout: Tensor, args: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Figures of one model at each number of steps, and the histograms for the picture."""
     pair, rows, pictures = (trained.model, trained.guide), [], {}
@@ -128,8 +112,8 @@ def evaluate(
         pictures[f"{steps} step{'s' if steps > 1 else ''}"] = pair_histogram(samples, len(truth))
     delbo = log_likelihood_bound(*pair, heldout, bound="delbo", num_draws=4 * args.num_draws)
     report = {
-        "cpu_seconds": round(trained.cpu_seconds, 1),
-        "wall_seconds": round(trained.wall_seconds, 1),
+        "updates": trained.step,
+        "seconds": round(trained.seconds, 1),  # of this call
         "delbo": delbo.nats,
         "delbo_stderr": delbo.stderr,
         "by_steps": rows,
@@ -139,7 +123,6 @@ def evaluate(
 
 def run_toy(toy: str, args: argparse.Namespace) -> dict[str, Any]:
     """Train all models on one toy, evaluate them, draw the picture."""
-    start = time.process_time()
     truth = toy_probabilities(toy, args.num_bins, num_samples=args.num_truth)
     data = draw(toy, args.num_points, args.num_bins, args.seed + 1)
     heldout = draw(toy, args.num_heldout, args.num_bins, args.seed + 2)
@@ -154,12 +137,11 @@ def run_toy(toy: str, args: argparse.Namespace) -> dict[str, Any]:
             "validity": validity(product, truth, threshold=SUPPORT_THRESHOLD),
         },
         "fresh_data": judge(fresh, truth),
-        "updates": affordable_updates(data, args),
         "models": {},
     }
     pictures = {}
-    for name, latent_size in LATENT_SIZES.items():
-        trained = train(f"{toy}, {name}", latent_size, data, report["updates"], args)
+    for name in LATENT_SIZES:
+        trained = train(toy, name, data, args)
         report["models"][name], pictures[name] = evaluate(trained, truth, heldout, args)
     density_grid(
         args.out / f"{toy}.png",
@@ -167,7 +149,6 @@ def run_toy(toy: str, args: argparse.Namespace) -> dict[str, Any]:
         reference=("truth", truth),
         title=f"{toy.replace('_', ' ').capitalize()}: {args.num_samples:,} samples by number of steps",
     )
-    report["cpu_seconds"] = round(time.process_time() - start, 1)  # training and evaluation
     return report
 
 
@@ -177,9 +158,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--toy", choices=[*TOY_NAMES, "all"], default="all")
     parser.add_argument("--num-bins", type=int, default=50, help="bins of each coordinate, the vocabulary")
     parser.add_argument("--num-updates", type=int, default=3000, help="updates of each model")
-    parser.add_argument(
-        "--minutes", type=float, default=8.0, help="CPU time for training on a toy; fewer updates if need be"
-    )
+    parser.add_argument("--minutes", type=float, help="of training a model; the next run goes on")
+    parser.add_argument("--again", action="store_true", help="train anew instead of going on from what is in --out")
+    parser.add_argument("--trackers", nargs="*", default=(), choices=("tensorboard", "wandb"))
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument(
@@ -220,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def print_table(toy: str, report: dict[str, Any]) -> None:
     """Divergence, validity and bounds of one toy, one row a model and step count."""
-    print(f"\n{toy}: {report['updates']} updates, entropy {report['entropy']:.3f} nats")
+    print(f"\n{toy}: entropy {report['entropy']:.3f} nats")
     print(f"{'model':<20}{'steps':>6}{'JSD':>9}{'validity':>10}{'bound (nats)':>18}")
     for name, key in (("factorized sampler", "factorized"), ("fresh data", "fresh_data")):
         print(f"{name:<20}{'-':>6}{report[key]['jsd']:>9.4f}{report[key]['validity']:>10.1%}")
@@ -230,7 +211,7 @@ def print_table(toy: str, report: dict[str, Any]) -> None:
             print(f"{name:<20}{row['steps']:>6}{row['jsd']:>9.4f}{row['validity']:>10.1%}{bound:>18}")
         delbo = f"DELBO {model['delbo']:.3f} ± {model['delbo_stderr']:.3f}"
         note = "" if name == "MDM" else ", no bound on the likelihood"
-        print(f"{'':<20}{delbo}{note}; {model['cpu_seconds']:.0f} s of CPU time")
+        print(f"{'':<20}{delbo}{note}; {model['updates']} updates")
 
 
 if __name__ == "__main__":

@@ -44,11 +44,14 @@ def test_smoke_run_writes_pictures_and_figures(toy2d, tmp_path, capsys):
     assert all(name in printed for name in [*MODELS, "no bound on the likelihood"])
 
 
-def test_updates_fit_the_time_limit(toy2d):
-    import argparse
-
-    data = toy2d.draw("circles", 1000, 16, 0)
-    options = {"seed": 0, "num_bins": 16, "learning_rate": 1e-3, "kl_warmup": 0.3, "batch_size": 32}
-    for minutes, expected in ((1e-6, 1), (1e6, 50)):
-        args = argparse.Namespace(**options, num_updates=50, minutes=minutes, quiet=True)
-        assert toy2d.affordable_updates(data, args) == expected
+def test_an_interrupted_run_goes_on(toy2d, tmp_path, capsys):
+    given = ["--smoke", "--quiet", "--toy", "circles", "--num-bins", "16", "--out", str(tmp_path)]
+    reports = []
+    for limit in (["--minutes", "1e-9"], [], ["--again"]):
+        toy2d.main([*given, *limit])
+        models = json.loads((tmp_path / "toy2d.json").read_text())["results"]["toys"]["circles"]["models"]
+        reports.append({name: (model["updates"], model["delbo"]) for name, model in models.items()})
+    assert [report["VADD"][0] for report in reports] == [1, 10, 10]
+    assert reports[1] == reports[2]  # one that was not interrupted
+    assert reports[0]["MDM"][1] != reports[1]["MDM"][1]
+    assert "time is up at update 1 of 10" in capsys.readouterr().err
