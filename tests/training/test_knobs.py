@@ -106,3 +106,12 @@ def test_every_setting_is_in_a_test():
     names = TrainerConfig.__dataclass_fields__
     untested = [name for name in names if f"{name}=" not in source and f'"{name}"' not in source]
     assert untested == []
+
+
+def test_a_snapshot_says_what_it_is(tmp_path):
+    make_trainer(6, 10, log_every=2, folder=tmp_path, validation=scored(1.5)).fit()
+    found = Snapshots(tmp_path / "snapshots").load_latest()
+    assert found.metadata["config"] == TrainerConfig(6, 10, log_every=2).to_json()
+    assert (found.step, found.metadata["sequences_read"], found.metadata["epoch"]) == (6, 60, 60 / 50)
+    assert found.metadata["metrics"]["validation/score"] == 1.5
+    assert found.metadata["metrics"]["kl"] == read_metrics(tmp_path)["kl"]["value"][-1]

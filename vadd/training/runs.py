@@ -70,7 +70,7 @@ class Run:
                 model=model,
                 guide=guide,
                 averaged=None if trainer.config.ema_decay is None else (model, guide),
-                metadata={"config": trainer.config.to_json(), "num_processes": trainer.processes.num},
+                metadata=self._metadata(),
                 score=self.score if self.judged_at == trainer.step else None,
             )
             for callback in trainer.callbacks:
@@ -78,6 +78,17 @@ class Run:
         trainer.processes.wait()
         self.saved_at = trainer.step
         return self._path
+
+    def _metadata(self) -> dict[str, Any]:
+        """What a person wants to know of a snapshot; versions and step are in its manifest anyhow."""
+        trainer = self.trainer
+        return {
+            "config": trainer.config.to_json(),
+            "num_processes": trainer.processes.num,
+            "sequences_read": trainer.step * trainer.config.batch_size,
+            "epoch": trainer.step * trainer.config.batch_size / trainer.order.num_rows,
+            "metrics": trainer.metrics,
+        }
 
     def state(self) -> dict[str, Any]:
         """All that the updates to come depend on."""

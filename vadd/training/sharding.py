@@ -166,22 +166,23 @@ def _start_alike(pair: nn.ModuleList) -> None:
 
 
 def _blocks(model: VADDModel, guide: RecognitionGuide) -> Iterator[nn.Module]:
-    """Members of module lists in denoiser and recognition network, the innermost first.
+    """Members of module lists in denoiser and recognition network that have parts, the innermost first.
 
-    Whoever needs the weights of a block has to call it: those with other methods of their own stay with the rest, and
-    so do those that share weights with other modules.
+    Whoever needs the weights of a block has to call it: one with other methods of its own is left with the rest, and so
+    is one that shares weights with another module.
     """
     pair = nn.ModuleList([model, guide])
     uses = Counter(id(p) for _, p in pair.named_parameters(remove_duplicate=False))
     networks = nn.ModuleList([model.denoiser, guide.recognition])
     lists = [module for module in networks.modules() if isinstance(module, nn.ModuleList) and module is not networks]
     for module in reversed([member for members in lists for member in members]):
-        parameters = list(module.parameters())
-        if parameters and all(uses[id(p)] == 1 for p in parameters) and _is_only_called(type(module)):
+        has_parts = any(True for child in module.children() for _ in child.parameters())
+        if has_parts and all(uses[id(p)] == 1 for p in module.parameters()) and _is_only_called(type(module)):
             yield module
 
 
 def _is_only_called(kind: type[nn.Module]) -> bool:
+    """Whether ``forward`` is its only public method."""
     own = [base for base in kind.__mro__ if not issubclass(nn.Module, base)]
     names = {name for base in own for name, value in vars(base).items() if callable(value) and name[0] != "_"}
     return "forward" in names and names <= {"forward", "extra_repr", "reset_parameters"}
@@ -201,7 +202,7 @@ def _like(own: Any, value: Tensor) -> Tensor:
     if not isinstance(own, DTensor):
         return value
     if own.shape != value.shape:
-        raise ValueError(f"shape {tuple(value.shape)} where {tuple(own.shape)} is expected")
+        raise ValueError(f"a tensor of shape {tuple(value.shape)} where one of {tuple(own.shape)} is expected")
     value = value.to(own.device, own.dtype)
     return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
 

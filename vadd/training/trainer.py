@@ -52,7 +52,7 @@ class Trainer:
     for bit on the same machine, as one that was not. Every update seeds the generators of torch, NumPy and Python.
 
     Args:
-        model, guide: the pair; it is trained in place.
+        model, guide: the pair; it is trained in place. With ``shard``, what is left in it are shares: take the result's.
         objective: built with ``model.process``.
         data: clean tokens ``(rows, dim)``; a mapping of ``x_0``, ``is_frozen``, ``is_padding``, ``condition`` to
             tensors; or a map-style data set of tokens or such mappings.
@@ -111,6 +111,7 @@ class Trainer:
         self.run = Run(self)
         self.step = self.skipped = self.skipped_in_a_row = 0
         self.grad_norm = torch.zeros(())
+        self.metrics: dict[str, float] = {}  # the latest of each
         if config.compile:
             compile_networks(model, guide)
 
@@ -186,8 +187,8 @@ class Trainer:
         try:
             yield from read_batches(self.data, self.order, self.step, self.config.num_updates, **rows, **options)
         except DataError as error:
-            # Others may go on: they would not take part in gathering shares.
-            saved = None if self.processes.num > 1 and self.config.shard else self.run.save()
+            # Other processes may go on, and would not take part in saving.
+            saved = self.run.save() if self.processes.num == 1 else None
             error.add_note(f"update {self.step + 1} was not made; " + (f"saved to {saved}." if saved else "not saved."))
             raise
 
@@ -238,6 +239,7 @@ class Trainer:
         self._call("on_step")
         if self.step % config.log_every == 0 or self.step == config.num_updates:
             metrics = window.close(self)
+            self.metrics |= metrics
             self.accelerator.log(metrics, step=self.step)
             self._call("on_log", metrics)
         is_last = self.step == config.num_updates
@@ -249,6 +251,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Judge the averaged pair now; metrics by name, the same in all processes."""
         metrics = self.run.judge()
+        self.metrics |= metrics
         self.accelerator.log(metrics, step=self.step)
         self._call("on_validation", metrics)
         self.run.keep_if_best()
