@@ -4,19 +4,29 @@ from vadd.backbones.base import Denoiser, EmptyRecognition, FeatureDenoiser, Rec
 from vadd.backbones.dit import DiTDenoiser, DiTRecognition
 from vadd.backbones.layout import block_patches, grid_patches
 from vadd.backbones.mlp import MLPDenoiser, MLPRecognition
+from vadd.backbones.patch_dit import PatchDiTDenoiser, PatchDiTRecognition
+from vadd.backbones.pixels import DiscretizedLogisticHead, PixelEmbedding
 from vadd.backbones.shared import EmbeddingRecognition, SharedRecognition
+from vadd.backbones.unet import UNET_PRESETS, UNetDenoiser, UNetRecognition
 
 __all__ = [
+    "UNET_PRESETS",
     "Denoiser",
     "DiTDenoiser",
     "DiTRecognition",
+    "DiscretizedLogisticHead",
     "EmbeddingRecognition",
     "EmptyRecognition",
     "FeatureDenoiser",
     "MLPDenoiser",
     "MLPRecognition",
+    "PatchDiTDenoiser",
+    "PatchDiTRecognition",
+    "PixelEmbedding",
     "Recognition",
     "SharedRecognition",
+    "UNetDenoiser",
+    "UNetRecognition",
     "block_patches",
     "grid_patches",
 ]
