@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jaxtyping
 import pytest
 import torch
 import torch.distributed as dist
@@ -106,6 +107,12 @@ def test_lower_precision_and_compiled_networks_train_alike_in_shares(tmp_path, s
     assert difference < 0.2 * (plain["average"] - weights(make_trainer(pair=make_sharing_pair()))).norm()
 
 
+def accelerator(kind, num):
+    return SimpleNamespace(
+        device=torch.device("cpu"), process_index=0, num_processes=num, mixed_precision="no", distributed_type=kind
+    )
+
+
 @pytest.fixture
 def group():
     """A group of this process alone, where weights can be sharded, too."""
@@ -116,8 +123,7 @@ def group():
 
 def shard(pair, **settings):
     config = TrainerConfig(5, 8, shard=True, **settings)
-    processes = SimpleNamespace(is_main=True, device=torch.device("cpu"), num=1, config=config)
-    return Sharded(*pair, DELBO(pair[0].process), processes)
+    return Sharded(*pair, DELBO(pair[0].process), Processes(accelerator("NO", 1), config))
 
 
 def test_one_process_has_nothing_to_share():
@@ -128,7 +134,7 @@ def test_one_process_has_nothing_to_share():
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_the_average_is_read_after_it_was_gathered_alone(ema_decay):
     shares = shard(make_pair(), ema_decay=ema_decay)
-    start = nn.ModuleList(shares.averaged).state_dict()
+    start = {name: value.clone() for name, value in nn.ModuleList(shares.averaged).named_parameters()}
     with torch.no_grad():
         for parameter in shares.pair.parameters():
             parameter.add_(1.0)
@@ -187,17 +193,11 @@ def test_blocks_are_what_is_repeated_and_only_called():
 
 
 def test_accelerate_launched_for_fsdp_is_told_what_to_do_instead():
-    accelerator = SimpleNamespace(
-        device=torch.device("cpu"),
-        process_index=0,
-        num_processes=2,
-        mixed_precision="no",
-        distributed_type="DistributedType.FSDP",
-    )
     with pytest.raises(ConfigError, match="without FSDP, and set shard=True"):
-        Processes(accelerator, TrainerConfig(5, 8))
+        Processes(accelerator("DistributedType.FSDP", 2), TrainerConfig(5, 8))
 
 
-def test_shard_is_true_or_false():
+def test_shard_is_true_or_false(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match="shard must be True or False, got 1"):
         TrainerConfig(5, 8, shard=1)

@@ -52,7 +52,7 @@ class Trainer:
     for bit on the same machine, as one that was not. Every update seeds the generators of torch, NumPy and Python.
 
     Args:
-        model, guide: the pair; it is trained in place. With ``shard``, what is left in it are shares: take the result's.
+        model, guide: the pair; it is trained in place. With ``shard``, shares are left in it: take the result's.
         objective: built with ``model.process``.
         data: clean tokens ``(rows, dim)``; a mapping of ``x_0``, ``is_frozen``, ``is_padding``, ``condition`` to
             tensors; or a map-style data set of tokens or such mappings.
