@@ -98,7 +98,8 @@ def train(name: str, data: DigitTokens, recipe: Recipe, args: argparse.Namespace
     result = trainer.fit()
     if result.stopped == "signal":
         raise SystemExit(result.exit_code)
-    recipe.finish(result.model.cpu(), result.guide.cpu(), validation, num_steps=STEP_COUNTS[:-1])
+    options = {"training": data.train[:-NUM_VALIDATION], "num_steps": STEP_COUNTS[:-1]}
+    recipe.finish(result.model.cpu(), result.guide.cpu(), validation, **options)
     return result
 
 
