@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vadd.backbones.layers import check_sizes
@@ -122,7 +122,7 @@ class ImageEmbedding(nn.Module):
             x = x.masked_fill(is_padding[..., None], 0.0)
         return x.reshape(len(tokens), height, width, -1)
 
-    def of_pixels(self, flags: Flags) -> Flags:
+    def of_pixels(self, flags: Flags) -> Bool[Tensor, "batch pixels"]:
         """Whether the flag is set at any channel of each pixel."""
         return flags.reshape(len(flags), -1, self.image_shape[2]).any(-1)
 
@@ -161,8 +161,8 @@ def discretized_logistic(
     if vocab_size > 2:
         gap = torch.log(-torch.expm1(-inverse_scales)).expand(*means.shape, vocab_size - 2)
         log_probs = log_probs + F.pad(gap, (1, 1))
-    mixed = torch.logsumexp(log_probs + weights.log_softmax(-1)[..., None], -2)
-    return mixed.log_softmax(-1)  # normalised but for rounding, which this removes
+    # Normalised by construction: another log_softmax would only add the rounding of its sum.
+    return torch.logsumexp(log_probs + weights.log_softmax(-1)[..., None], -2)
 
 
 @register
@@ -206,7 +206,7 @@ class DiscretizedLogisticHead(nn.Module):
             outputs = F.linear(features.to(dtype), weight, bias).unflatten(-1, (3, -1))
             weights, means, log_scales = outputs.unbind(-2)
             means = (1 + means) * ((self.vocab_size - 1) / 2)
-            spread = self.vocab_size / (4 * weights.shape[-1])
+            spread = self.vocab_size / (4 + 4 * weights.shape[-1])
             log_scales = log_scales + math.log(spread)
             return discretized_logistic(weights, means, log_scales, self.vocab_size)
 

@@ -5,6 +5,7 @@ References: Ho et al., "Denoising Diffusion Probabilistic Models", arXiv 2006.11
 Diffusion" (VADD), arXiv 2505.17384 (the latent next to the time).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -280,10 +281,11 @@ class UNetRecognition(Recognition):
         x = to_map(embedding(tokens, target, is_padding))
         bottom, levels = self.encoder(x, self.conditioning(t, None, condition))
         maps = [*(level[-1] for level in levels[:-1]), bottom]
-        height, width, _ = embedding.image_shape
-        features = torch.zeros((), dtype=bottom.dtype, device=bottom.device)
-        for i, (norm, merge, level) in enumerate(zip(self.norms, self.merge, maps, strict=True)):
-            features = features + enlarged(merge(F.silu(norm(level))), 2**i, (height, width))
+        parts = [
+            enlarged(merge(F.silu(norm(level))), 2**i, embedding.image_shape[:2])
+            for i, (norm, merge, level) in enumerate(zip(self.norms, self.merge, maps, strict=True))
+        ]
+        features = functools.reduce(torch.add, parts)
         # Flags of pixels: those with any target token, those without any data.
         pixels_of_padding = None if is_padding is None else ~embedding.of_pixels(~is_padding)
         return self.readout(features.flatten(2).transpose(1, 2), embedding.of_pixels(target), pixels_of_padding)
