@@ -56,7 +56,7 @@ from vadd.schedules import LinearSchedule
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 STEPS = (1, 2, 4, 8, 16, 64)
-GATE_STEPS = (1, 2, 4, 8, 16)  # more steps take the plan of 16
+GATE_STEPS = (1, 2, 4, 8, 16)  # more steps take the plan of the last
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Data:
         light: options of the default recipe's smaller one.
         num_updates, batch_size, learning_rate, weight_decay: of the optimizer.
         gate_draws: masks drawn for each validation sequence when the gate is chosen.
+        gate_steps: numbers of steps that it is chosen for.
     """
 
     train: Tensor
@@ -87,6 +88,7 @@ class Data:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     gate_draws: int = 1
+    gate_steps: tuple[int, ...] = GATE_STEPS
 
 
 def digits(args: argparse.Namespace) -> Data:
@@ -151,6 +153,7 @@ def toy(name: str) -> Callable[[argparse.Namespace], Data]:
             learning_rate=2e-3,
             weight_decay=0.0,
             gate_draws=8,
+            gate_steps=(*GATE_STEPS, 64),
         )
 
     return load
@@ -417,7 +420,7 @@ def evaluate(
             model,
             guide,
             data.validation[: args.num_rows],
-            num_steps=GATE_STEPS,
+            num_steps=data.gate_steps,
             modes=design.modes,
             num_latents=16,
             num_draws=data.gate_draws,
