@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from vadd.backbones.base import Denoiser, EmptyRecognition, Recognition
 from vadd.backbones.families import RelaxedOneHot, StraightThrough
@@ -100,7 +102,7 @@ class Recipe:
         guide: RecognitionGuide,
         validation: Tokens,
         *,
-        training: Tokens | None = None,
+        training: Int[Tensor, "rows dim"] | None = None,
         num_steps: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
         **options: Any,
     ) -> GateFit | None:
