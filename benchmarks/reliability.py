@@ -99,7 +99,7 @@ class Fault:
             "tried": self.tried,
             "survived": self.survived,
             "seconds_to_recover": seconds,
-            "message": self.message,
+            "message": self.message and self.message[:500] + ("" if len(self.message) <= 500 else " ..."),
             "failures": self.failures,
             **self.notes,
         }
@@ -250,7 +250,7 @@ def last_words(done: Ended) -> str:
     """The error, or the last line, that the program left on the terminal."""
     said = [line for line in done.said.strip().splitlines() if line.strip()]
     starts = [i for i, line in enumerate(said) if re.match(r"[\w.]*(Error|Interrupt)\b", line)]
-    return " ".join(said[starts[-1] :] if starts else said[-1:])
+    return re.sub(r"\s+", " ", " ".join(said[starts[-1] :] if starts else said[-1:]))
 
 
 def has_error(done: Ended, kind: str, *parts: str) -> bool:
@@ -334,6 +334,8 @@ def signals(lab: Lab, tries: int) -> Iterator[Fault]:
 
 def digest(folder: Path) -> dict[str, bytes]:
     """Content of the visible snapshots."""
+    if not (folder / "snapshots").is_dir():
+        return {}
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for snapshot in Snapshots(folder / "snapshots")._visible()
@@ -385,7 +387,7 @@ def full_disk(lab: Lab) -> Iterator[Fault]:
     """No room for a snapshot."""
     size = sum(path.stat().st_size for path in newest(lab.interrupted()).rglob("*") if path.is_file())
     fault = Fault("disk full while saving", INTACT.format(then="after room was made"))
-    for share in (0.1, 0.4, 0.7, 0.95):  # of a snapshot still fits
+    for share in (0.0, 0.1, 0.5, 0.95):  # of a snapshot still fits
         disk = lab.folder("disk")
         with small_disk(disk, 64) as can_mount:
             if not can_mount:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vadd.errors import ConfigError, DataError, DomainError
+from vadd.errors import CheckpointError, ConfigError, DataError, DomainError
 from vadd.training import trackers as trackers_module
 from vadd.training.trackers import csv_tracker, drop_later_rows, read_metrics, resolve_trackers, start_trackers
 
@@ -203,3 +203,18 @@ def test_tensorboard_shows_what_was_logged_and_after_a_resume_no_row_of_the_futu
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(10, 2.5), (20, 5.0), (30, 0.5)]
     assert [(e.step, e.value) for e in events.Scalars("validation/nats@4")] == [(30, 2.0)]
     assert read_metrics(tmp_path)["loss"]["value"] == [2.5, 5.0, 0.5]
+
+
+def test_metrics_that_cannot_be_written_are_an_error_that_names_the_file(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot write the metrics to .*file/run/metrics.csv: .*Not a directory"):
+        csv_tracker(tmp_path / "file" / "run").log({"loss": 1.0}, step=1)
+    csv_tracker(tmp_path).log({"loss": 1.0}, step=1)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trackers_module, "write_text", full)
+    with pytest.raises(CheckpointError, match="No space left on device. Make room"):
+        drop_later_rows(tmp_path, 1)
+    assert read_metrics(tmp_path)["loss"]["value"] == [1.0]

@@ -3,11 +3,12 @@
 import csv
 import importlib.util
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vadd.errors import ConfigError, DataError, DomainError
+from vadd.errors import CheckpointError, ConfigError, DataError, DomainError
 from vadd.samplers.checks import require_integer
 from vadd.storage.files import write_text
 
@@ -121,12 +122,14 @@ def drop_later_rows(folder: str | Path, step: int) -> None:
 
     Raises:
         DataError: if the file is damaged elsewhere.
+        CheckpointError: if it cannot be written.
     """
     require_integer("step", step, minimum=0)
     path = Path(folder) / _FILE
     if path.exists():
         kept = [row for row in _read_rows(path) if 0 < step and row[0] <= step]
-        write_text(path, _as_csv([_HEADER, *((at, name, repr(value)) for at, name, value in kept)]))
+        with _writing(path):
+            write_text(path, _as_csv([_HEADER, *((at, name, repr(value)) for at, name, value in kept)]))
 
 
 def read_metrics(folder: str | Path) -> dict[str, dict[str, list[Any]]]:
@@ -156,10 +159,21 @@ def _append(path: Path, values: Mapping[str, float], step: int | None) -> None:
             rows.append([step, name, repr(float(value))])
         except (TypeError, ValueError) as error:
             raise DomainError(f"metric {name!r} must be a number, got {value!r}.") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
     # In one piece: a reader finds whole lines, but for a kill within the system's write.
-    with path.open("a", encoding="utf-8", newline="") as file:
+    with _writing(path), path.open("a", encoding="utf-8", newline="") as file:
         file.write(_as_csv(rows if file.tell() else [_HEADER, *rows]))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the metrics to {path}: {error}. Make room there, or choose a folder that can be written; "
+            "the snapshots are as they were."
+        ) from error
 
 
 def _as_csv(rows: Iterable[Sequence[Any]]) -> str:
