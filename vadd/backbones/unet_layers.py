@@ -12,8 +12,8 @@ from vadd.errors import ConfigError
 
 __all__ = ["ChannelNorm", "Decoder", "Encoder", "Map", "Shape", "enlarged", "initialize_convolutions", "to_map"]
 
-#: A feature map, channels before pixels as convolutions want them.
-Map = Float[Tensor, "batch channels height width"]
+#: A feature map ``(batch, channels, height, width)``, as convolutions want it.
+Map = Float[Tensor, "batch _ _ _"]
 
 
 def initialize_convolutions(module: nn.Module) -> None:
@@ -153,7 +153,7 @@ class ResidualBlock(nn.Module):
         y = self.second(self.dropout(F.silu(self.second_norm(y, modulation))))
         return self.attention(self.skip(x) + y)
 
-    def damp(self, num_blocks: int) -> None:
+    def _damp(self, num_blocks: int) -> None:
         """Shrink the branches' last layers at the start, so that the variance does not grow with their number."""
         with torch.no_grad():
             self.second.weight.mul_(num_blocks**-0.5)
@@ -186,7 +186,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         initialize_convolutions(self)
         for block in blocks:
-            block.damp(len(blocks))
+            block._damp(len(blocks))
 
     def forward(self, x: Map, modulations: Sequence[Modulation]) -> tuple[Map, list[list[Tensor]]]:
         """The output of the middle, and the maps of each level: of its entry and of its blocks."""
@@ -221,7 +221,7 @@ class Decoder(nn.Module):
         self.exits = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
         initialize_convolutions(self)
         for block in blocks:
-            block.damp(len(blocks))
+            block._damp(len(blocks))
 
     def forward(self, x: Map, levels: Sequence[Sequence[Tensor]], modulations: Sequence[Modulation]) -> Map:
         blocks = iter(zip(self.blocks, modulations, strict=True))
