@@ -652,8 +652,11 @@ def dying_process(lab: Lab, ranks: tuple[int, ...], restarts: tuple[int, ...]) -
 
 
 def words_of_torchrun(done: Ended) -> str:
-    lines = [line.strip() for line in done.said.splitlines() if "Signal 9" in line or "RuntimeError" in line]
-    return " / ".join(dict.fromkeys(re.sub(r"pid: ?\d+", "pid", line)[:200] for line in lines[:3]))
+    """What torchrun says of the killed process, and the other one of the connection."""
+    lines = [line.strip() for line in done.said.splitlines()]
+    found = [next((line for line in lines if part in line), "") for part in ("Signal 9", "RuntimeError")]
+    words = "; ".join(re.sub(r"\[/\S*\] |\[127\S* |^traceback *: ", "", line) for line in found if line)
+    return re.sub(r"PID \d+", "PID ...", words)
 
 
 def memory(lab: Lab, updates: tuple[int, int]) -> Fault:
