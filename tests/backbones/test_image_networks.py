@@ -44,9 +44,8 @@ SITES = {"unet": {"patches": grid_patches(4, 6, 2)}, "patch": {}}
 ALL = {"reads_time": True, "num_classes": 3}
 
 
-def tokens(network, high=VOCAB + 1, batch=BATCH):
-    length = network.num_tokens if hasattr(network, "num_tokens") else 24
-    return torch.randint(high, (batch, length))
+def tokens(denoiser):
+    return torch.randint(VOCAB + 1, (BATCH, denoiser.num_tokens))
 
 
 def perturb(network, size=0.1):
