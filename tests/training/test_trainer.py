@@ -383,3 +383,18 @@ def test_memory_does_not_grow():
     (bytes_before, objects_before), (bytes_after, objects_after) = used
     assert bytes_after - bytes_before < 8 * 2**20
     assert objects_after - objects_before < 500
+
+
+def test_tokens_out_of_range_are_noticed_whenever_they_come():
+    data = tokens()
+    trainer = make_trainer(6, data=data)
+    data[trainer.order.rows(3)[0], 0] = 3  # the mask token, in the fourth batch
+    with pytest.raises(DomainError, match="x_0"):
+        trainer.fit()
+    assert trainer.step == 3
+
+
+def test_a_run_does_not_go_back(tmp_path):
+    trained(5, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="at update 5, beyond num_updates=4"):
+        make_trainer(4, folder=tmp_path).fit()

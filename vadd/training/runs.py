@@ -118,6 +118,11 @@ class Run:
                 f"the run in {trainer.folder} was made with {'; '.join(other)}: it cannot go on with other settings. "
                 "Use the same ones, or another folder."
             )
+        if found.step > trainer.config.num_updates:
+            raise CheckpointError(
+                f"the run in {trainer.folder} is at update {found.step}, beyond num_updates="
+                f"{trainer.config.num_updates}: raise it, or use another folder."
+            )
         try:
             trainer.weights.load(state, trainer.optimizer)
             if trainer.scheduler is not None:

@@ -200,8 +200,12 @@ class Trainer:
         self.objective.generator = generator.manual_seed(key(config.seed, "masks", self.step))
         if self.kl_schedule is not None:
             self.objective.kl_weight = self.kl_schedule(self.step)
+        batch = processes.gather(rows)
+        if self.device.type == "cpu":  # where looking at values makes nobody wait
+            flags = {name: batch.get(name) for name in ("is_frozen", "is_padding")}
+            self.model.process.check_tokens(batch["x_0"], **flags)
         with checks_on(window.is_first, self.objective.process, self.model.process):
-            drawn = self.objective.draw(self.model, **processes.gather(rows))
+            drawn = self.objective.draw(self.model, **batch)
             self.optimizer.zero_grad(set_to_none=True)
             noise = torch.Generator(self.device)
             for first, is_last in processes.parts():
