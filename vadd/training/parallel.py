@@ -1,5 +1,6 @@
 """The processes of a run: who works on which rows, and what they tell each other."""
 
+import atexit
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -69,6 +70,8 @@ class Processes:
                 f"Accelerate was launched for {kind}, where the trainer does not run: launch it for several CPUs or "
                 "GPUs with a copy of the weights each."
             )
+        if self.num > 1:
+            atexit.register(_end)  # a program that ends with groups of processes open aborts now and then
         self.total = config.batch_size
         self.own = config.batch_size // self.num
         self.part = self.own // config.accumulate
@@ -120,3 +123,8 @@ class Processes:
     def wait(self) -> None:
         """Wait for the others."""
         self.accelerator.wait_for_everyone()
+
+
+def _end() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,6 +1,5 @@
 """Weights in shares: every process keeps and updates a part of each tensor."""
 
-import atexit
 import copy
 from collections import Counter
 from collections.abc import Iterator
@@ -52,7 +51,6 @@ class Sharded(Weights):
         mesh = init_device_mesh(processes.device.type, (processes.num,))
         for module in (*_blocks(model, guide), self.loss):
             fully_shard(module, mesh=mesh)
-        atexit.register(_end)  # a program that ends with groups of processes open may abort
         self._average: list[Tensor] | None = None
         self._num_averaged = 0
         decay = processes.config.ema_decay
@@ -219,8 +217,3 @@ def _share_state(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
                 name: _like(parameter, v) if isinstance(v, Tensor) and v.ndim > 0 else v for name, v in values
             }
     return {**state, "state": shares}
-
-
-def _end() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
