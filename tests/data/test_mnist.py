@@ -3,6 +3,7 @@
 import gzip
 import shutil
 
+import jaxtyping
 import pytest
 import torch
 
@@ -77,3 +78,17 @@ def test_side_must_divide_28(tmp_path, side):
 def test_threshold_must_be_a_share(tmp_path, threshold):
     with pytest.raises(ConfigError, match="threshold must lie"):
         load_mnist_tokens(tmp_path, train=True, threshold=threshold)
+
+
+def test_padding_adds_paper_around_the_image(data_root):
+    plain, padded = (load_mnist_tokens(data_root, train=False, pad=pad) for pad in (0, 2))
+    assert padded.image_shape == (32, 32)
+    assert torch.equal(padded.images[:, 2:-2, 2:-2], plain.images)
+    assert padded.tokens.sum() == plain.tokens.sum()
+
+
+@pytest.mark.parametrize("pad", [-1, 1.5, True])
+def test_padding_must_be_a_number_of_pixels(monkeypatch, tmp_path, pad):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ConfigError, match="pad must be"):
+        load_mnist_tokens(tmp_path, train=True, pad=pad)

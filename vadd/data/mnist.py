@@ -1,15 +1,12 @@
-"""Binarized MNIST as tokens, read from the original archives through torchvision."""
+"""MNIST, binarized at a threshold, as tokens: read from the original archives through torchvision."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Int
-from torch import Tensor
-
+from vadd.data.images import ImageTokens, make_image_tokens
 from vadd.errors import ConfigError, DataError
 
 __all__ = ["MnistTokens", "load_mnist_tokens"]
@@ -17,26 +14,19 @@ __all__ = ["MnistTokens", "load_mnist_tokens"]
 _SIDE = 28
 
 
-@dataclass(frozen=True)
-class MnistTokens:
-    """Binary images as token sequences, pixels in row-major order, 0 for paper and 1 for ink.
-
-    Attributes:
-        tokens: images, ``int64``.
-        labels: the digit of each image.
-        image_shape: height and width in pixels.
-        num_levels: the vocabulary size, 2.
-    """
-
-    tokens: Int[Tensor, "num dim"]
-    labels: Int[Tensor, " num"]
-    image_shape: tuple[int, int]
-    num_levels: int = 2
+#: Binary images, 0 for paper and 1 for ink.
+MnistTokens = ImageTokens
 
 
 def load_mnist_tokens(
-    root: str | Path, *, train: bool, side: int = _SIDE, threshold: float = 0.5, download: bool = False
-) -> MnistTokens:
+    root: str | Path,
+    *,
+    train: bool,
+    side: int = _SIDE,
+    threshold: float = 0.5,
+    pad: int = 0,
+    download: bool = False,
+) -> ImageTokens:
     """Load MNIST, reduce it by averaging squares of pixels, and binarize at a threshold.
 
     Args:
@@ -45,10 +35,11 @@ def load_mnist_tokens(
         train: the 60,000 training images, or the 10,000 test images.
         side: height and width, a divisor of 28.
         threshold: a reduced pixel is ink where its mean grey level, between 0 and 1, is at least this.
+        pad: pixels of paper added on each side; 2 makes 32x32 of 28x28.
         download: fetch the archives into ``root`` where they are missing.
 
     Raises:
-        ConfigError: on a side or a threshold out of range.
+        ConfigError: on a side, a threshold or a pad out of range.
         DataError: if torchvision or the files are missing, or the files are damaged.
 
     References:
@@ -58,6 +49,8 @@ def load_mnist_tokens(
         raise ConfigError(f"side must divide {_SIDE}, got {side!r}.")
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold must lie in (0, 1], got {threshold}.")
+    if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
+        raise ConfigError(f"pad must be a number of pixels, at least 0, got {pad!r}.")
     try:
         from torchvision.datasets import MNIST
     except ImportError as error:
@@ -72,8 +65,8 @@ def load_mnist_tokens(
                 "or call with download=True where the network can be reached."
             ) from error
     squares = data.data.float().div(255).unfold(1, _SIDE // side, _SIDE // side).unfold(2, _SIDE // side, _SIDE // side)
-    tokens = (squares.mean((-1, -2)) >= threshold).long().flatten(1)
-    return MnistTokens(tokens, data.targets.long(), (side, side))
+    is_ink = squares.mean((-1, -2)) >= threshold
+    return make_image_tokens(is_ink, data.targets, num_levels=2, pad=pad)
 
 
 @contextmanager
