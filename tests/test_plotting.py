@@ -47,6 +47,16 @@ def test_each_row_and_column_is_in_its_place(tmp_path):
     assert top_right > 0.95 * is_ink.sum()  # the rest is text
 
 
+def test_colours_are_shown_as_light_and_not_as_ink(tmp_path):
+    shares = []
+    for colour in ((0, 0, 0), (255, 0, 0)):
+        block = torch.tensor(colour).expand(25, 8, 8, 3)
+        image_grid(tmp_path / "a.png", {"A": {"1": block, "2": block}}, num_levels=256)
+        shares.append(share_of(read(tmp_path / "a.png"), (1, 0, 0)))
+    assert shares[0] == 0
+    assert shares[1] > 0.3
+
+
 def test_reference_and_neighbours_make_room(tmp_path):
     rows = {"A": {"1": images(25), "2": images(25)}}
     image_grid(tmp_path / "plain.png", rows, num_levels=17)

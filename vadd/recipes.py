@@ -127,9 +127,14 @@ class Recipe:
         return fit
 
     @staticmethod
-    def refit_prior(model: VADDModel, guide: RecognitionGuide, training: Tokens) -> AggregateFit:
+    def refit_prior(
+        model: VADDModel, guide: RecognitionGuide, training: Tokens, *, condition: Tensor | None = None
+    ) -> AggregateFit:
         """Fit a mixture to the posteriors, and give it to the model where it gains more than two standard errors."""
-        fit = fit_aggregate_prior(model, guide, training[:REFIT_ROWS], num_components=REFIT_COMPONENTS)
+        condition = None if condition is None else condition[:REFIT_ROWS]
+        fit = fit_aggregate_prior(
+            model, guide, training[:REFIT_ROWS], num_components=REFIT_COMPONENTS, condition=condition
+        )
         if fit.gain > 2 * fit.stderr:
             model.prior = fit.prior
         return fit

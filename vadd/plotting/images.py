@@ -13,7 +13,7 @@ from vadd.plotting.page import BLOCK, DPI, LINE, MARGIN, SPACE, Page, check_colu
 
 __all__ = ["image_grid"]
 
-Images = Shaped[Tensor, "_ height width"]
+Images = Shaped[Tensor, "_ height width *channels"]
 
 _SEPARATOR = 0.85  # grey of the lines between images, 1 is white
 
@@ -33,9 +33,9 @@ def image_grid(
     Args:
         path: file to write; its ending chooses the format, for example ``.png``.
         rows: for each row title (a model) a mapping from column title (``"1 step"``) to images,
-            grey levels in ``[0, num_levels)``, drawn as ink on paper. All rows have the same
-            columns. A block shows at most ``per_row**2`` images.
-        num_levels: number of grey levels, one scale for the whole picture.
+            levels in ``[0, num_levels)``: of grey, drawn as ink on paper, or on a fourth axis of red, green
+            and blue, drawn as light. All rows have the same columns. A block shows at most ``per_row**2`` images.
+        num_levels: number of levels, one scale for the whole picture.
         reference: title and images of a tall block at the left, with which all rows are compared.
         neighbours: for each title a pair ``(samples, nearest)`` of equal shapes, shown below the
             blocks in two lines: samples, and under each its nearest training image. As many as
@@ -45,8 +45,8 @@ def image_grid(
 
     Raises:
         ConfigError: if matplotlib is missing, or rows have different columns or none.
-        ShapeError: if images do not all have the same height and width, or pairs do not match.
-        DomainError: if a pixel is no grey level.
+        ShapeError: if images do not all have the same height, width and channels, or pairs do not match.
+        DomainError: if a pixel is no level.
     """
     columns = check_columns(rows)
     pairs = dict(neighbours or {})
@@ -73,7 +73,7 @@ def image_grid(
     blocks_left = MARGIN + (block if reference else 0) + LINE
     width = blocks_left + len(columns) * (block + SPACE) - SPACE + MARGIN
     blocks_top = MARGIN + LINE * (2 if title else 1)
-    cell_height, cell_width = (size + 1 for size in shown[0].shape[1:])  # with the separating line
+    cell_height, cell_width = (size + 1 for size in shown[0].shape[1:3])  # with the separating line
     strips = {}
     for name, (samples, nearest) in pairs.items():
         num = min(len(samples), int((width - 2 * MARGIN) / (cell_width * scale)))
@@ -102,27 +102,30 @@ def image_grid(
     page.figure.savefig(path, dpi=DPI)
 
 
-def _mosaic(images: Tensor, per_row: int, num_levels: int) -> Float[Tensor, "height width"]:
+def _mosaic(images: Tensor, per_row: int, num_levels: int) -> Float[Tensor, "height width *channels"]:
     """Images in rows, one pixel apart, as brightness in ``[0, 1]``; empty places are white."""
-    grey = 1 - images.detach().cpu().double() / (num_levels - 1)
-    framed = F.pad(grey, (0, 1, 0, 1), value=_SEPARATOR)
+    share = images.detach().cpu().double() / (num_levels - 1)
+    is_colour = images.ndim == 4
+    colours = (0, 0) * is_colour  # an axis that is not padded
+    framed = F.pad(share if is_colour else 1 - share, (*colours, 0, 1, 0, 1), value=_SEPARATOR)
     num_empty = -len(images) % per_row
     framed = torch.cat([framed, framed.new_ones(num_empty, *framed.shape[1:])])
-    lines = framed.unflatten(0, (-1, per_row)).transpose(1, 2).flatten(2).flatten(0, 1)
-    return F.pad(lines, (1, 0, 1, 0), value=_SEPARATOR)
+    lines = framed.unflatten(0, (-1, per_row)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    return F.pad(lines, (*colours, 1, 0, 1, 0), value=_SEPARATOR)
 
 
 def _check_images(blocks: Sequence[Tensor], num_levels: int) -> None:
     if num_levels < 2:
         raise ConfigError(f"num_levels must be at least 2, got {num_levels}.")
     for images in blocks:
-        if images.ndim != 3 or len(images) == 0 or images.shape[1:] != blocks[0].shape[1:]:
+        is_kind = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+        if not is_kind or len(images) == 0 or images.shape[1:] != blocks[0].shape[1:]:
             raise ShapeError(
-                "images must have shape (num, height, width), at least one in each block and all of one "
-                f"size, got {tuple(images.shape)} beside {tuple(blocks[0].shape)}."
+                "images must have shape (num, height, width) or (num, height, width, 3), at least one in each block "
+                f"and all of one size, got {tuple(images.shape)} beside {tuple(blocks[0].shape)}."
             )
         if not bool(((images >= 0) & (images <= num_levels - 1)).all()):
             raise DomainError(
-                f"pixels must be grey levels in [0, {num_levels}), got values from {float(images.min()):g} "
+                f"pixels must be levels in [0, {num_levels}), got values from {float(images.min()):g} "
                 f"to {float(images.max()):g}."
             )

@@ -28,8 +28,8 @@ class Page:
         self.scale = scale
 
     def image(self, left: float, top: float, values: Tensor, *, cmap: str = "gray", vmax: float = 1.0) -> None:
-        """Place a matrix, one cell each value, coloured from 0 to ``vmax``."""
-        height, width = (size * self.scale for size in values.shape)
+        """Place a matrix, one cell each value, coloured from 0 to ``vmax``; or one of red, green and blue up to 1."""
+        height, width = (size * self.scale for size in values.shape[:2])
         left, top = (round(place * DPI) / DPI for place in (left, top))
         bottom = self.height - top - height
         axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
