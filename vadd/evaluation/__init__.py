@@ -5,6 +5,7 @@ from vadd.evaluation.diagnostics import LatentDiagnosis, diagnose_latent
 from vadd.evaluation.gating import GateCosts, GateFit, fit_gate
 from vadd.evaluation.grid import OptimizedGrid, optimize_grid
 from vadd.evaluation.result import BoundResult, NotABoundError
+from vadd.evaluation.traversals import LatentPages, latent_pages
 
 __all__ = [
     "BoundResult",
@@ -12,11 +13,13 @@ __all__ = [
     "GateFit",
     "JumpCosts",
     "LatentDiagnosis",
+    "LatentPages",
     "NotABoundError",
     "OptimizedGrid",
     "diagnose_latent",
     "fit_gate",
     "jump_costs",
+    "latent_pages",
     "log_likelihood_bound",
     "optimize_grid",
 ]

@@ -168,7 +168,8 @@ def _kl(posterior: Distribution, prior: Distribution, generator: torch.Generator
     return (posterior.log_prob(z) - prior.log_prob(z)).double().mean()
 
 
-def _is_one_hot(distribution: Distribution) -> bool:
+def is_one_hot(distribution: Distribution) -> bool:
+    """Whether it draws one category of each group."""
     base: Any = distribution
     if isinstance(base, torch.distributions.Independent):
         base = base.base_dist
@@ -176,7 +177,7 @@ def _is_one_hot(distribution: Distribution) -> bool:
 
 
 def _fixed_latent(prior: Distribution, posterior: Distribution, like: Tensor) -> Tensor:
-    if not _is_one_hot(posterior):
+    if not is_one_hot(posterior):
         return torch.zeros_like(like)
     # The mean of a one-hot latent holds its probabilities.
     return F.one_hot(prior.mean.argmax(-1), like.shape[-1]).to(like.dtype)
@@ -191,7 +192,7 @@ def _variances_of_mean(posterior: Distribution, z: Tensor) -> Tensor:
         variances = posterior.mean.var(0)
     except NotImplementedError:
         variances = z.mean(0).var(0) - z.var(0).mean(0) / z.shape[0]
-    return variances.sum(-1) if _is_one_hot(posterior) else variances
+    return variances.sum(-1) if is_one_hot(posterior) else variances
 
 
 def _split_kl(posterior: Distribution, prior: Distribution, generator: torch.Generator) -> tuple[float, float]:

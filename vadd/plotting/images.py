@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vadd.errors import ConfigError, DomainError, ShapeError
 from vadd.plotting.page import BLOCK, DPI, LINE, MARGIN, SPACE, Page, check_columns
 
-__all__ = ["image_grid"]
+__all__ = ["Images", "check_images", "image_grid", "mosaic"]
 
 Images = Shaped[Tensor, "_ height width *channels"]
 
@@ -52,7 +52,7 @@ def image_grid(
     pairs = dict(neighbours or {})
     shown = [images for blocks in rows.values() for images in blocks.values()]
     shown += [images for pair in pairs.values() for images in pair] + ([reference[1]] if reference else [])
-    _check_images(shown, num_levels)
+    check_images(shown, num_levels)
     if per_row < 1:
         raise ConfigError(f"per_row must be at least 1, got {per_row}.")
     for name, (samples, nearest) in pairs.items():
@@ -63,7 +63,7 @@ def image_grid(
             )
 
     grids = [
-        [_mosaic(images[: per_row**2], per_row, num_levels) for images in blocks.values()] for blocks in rows.values()
+        [mosaic(images[: per_row**2], per_row, num_levels) for images in blocks.values()] for blocks in rows.values()
     ]
     # A whole number of dots a pixel, or the lines between images come out unequal.
     scale = max(1, round(BLOCK * DPI / grids[0][0].shape[1])) / DPI
@@ -77,7 +77,7 @@ def image_grid(
     strips = {}
     for name, (samples, nearest) in pairs.items():
         num = min(len(samples), int((width - 2 * MARGIN) / (cell_width * scale)))
-        strips[name] = _mosaic(torch.cat([samples[:num], nearest[:num]]), num, num_levels)
+        strips[name] = mosaic(torch.cat([samples[:num], nearest[:num]]), num, num_levels)
     strips_height = sum(LINE + SPACE + len(strip) * scale for strip in strips.values())
 
     page = Page(width, blocks_top + blocks_height + strips_height + MARGIN, scale)
@@ -85,7 +85,7 @@ def image_grid(
     if reference:
         fitting = int((blocks_height + 1e-6) / (cell_height * scale))
         page.text(MARGIN + block / 2, blocks_top - LINE / 2, reference[0])
-        page.image(MARGIN, blocks_top, _mosaic(reference[1][: per_row * fitting], per_row, num_levels))
+        page.image(MARGIN, blocks_top, mosaic(reference[1][: per_row * fitting], per_row, num_levels))
     for column, name in enumerate(columns):
         page.text(blocks_left + column * (block + SPACE) + block / 2, blocks_top - LINE / 2, name)
     top = blocks_top
@@ -102,7 +102,7 @@ def image_grid(
     page.figure.savefig(path, dpi=DPI)
 
 
-def _mosaic(images: Tensor, per_row: int, num_levels: int) -> Float[Tensor, "height width *channels"]:
+def mosaic(images: Tensor, per_row: int, num_levels: int) -> Float[Tensor, "height width *channels"]:
     """Images in rows, one pixel apart, as brightness in ``[0, 1]``; empty places are white."""
     share = images.detach().cpu().double() / (num_levels - 1)
     is_colour = images.ndim == 4
@@ -114,7 +114,8 @@ def _mosaic(images: Tensor, per_row: int, num_levels: int) -> Float[Tensor, "hei
     return F.pad(lines, (*colours, 1, 0, 1, 0), value=_SEPARATOR)
 
 
-def _check_images(blocks: Sequence[Tensor], num_levels: int) -> None:
+def check_images(blocks: Sequence[Tensor], num_levels: int) -> None:
+    """Raise unless all blocks hold images of one size and kind."""
     if num_levels < 2:
         raise ConfigError(f"num_levels must be at least 2, got {num_levels}.")
     for images in blocks:
