@@ -1,0 +1,185 @@
+"""Bounds and distances of a model of images, in one table each."""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vadd import RecognitionGuide, VADDModel
+from vadd.evaluation import BoundResult, diagnose_latent, log_likelihood_bound
+from vadd.metrics import (
+    ImageFeatures,
+    InceptionFeatures,
+    frechet_distance,
+    kernel_distance,
+    load_image_classifier,
+    prdc,
+    save_image_classifier,
+    train_image_classifier,
+)
+from vadd.samplers.gate import resolve_plan
+from vadd.samplers.latents import default_latents
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from image_data import NUM_CLASSES, Data, Preset, rows_of  # noqa: E402
+
+RATIOS = (0.25, 0.5, 0.75, 1.0)
+MOST_COMPARED = 5000  # rows of which neighbours are sought, whose number is squared
+# What a bound may cost: network calls for one image and one draw, beyond which it is left out.
+MOST_CALLS = 1000
+
+
+def evaluate(
+    model: VADDModel, guide: RecognitionGuide, data: Data, preset: Preset, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Every bound, every distance and what the latent carries."""
+    rows = {key: x.to(model.null_latent.device) for key, x in rows_of(data.test, preset.num_rows, args).items()}
+    report: dict[str, Any] = {"bounds": bounds(model, guide, rows, preset, args.seed)}
+    if model.has_latent:
+        options: dict[str, Any] = {"num_latents": max(2, preset.num_latents), "rows_per_call": preset.rows_per_call}
+        report["latent"] = str(diagnose_latent(model, guide, **rows, **options, seed=args.seed))
+    return report | {"distances": distances(model, data, preset, args)}
+
+
+def bounds(
+    model: VADDModel, guide: RecognitionGuide, rows: dict[str, Any], preset: Preset, seed: int
+) -> list[dict[str, Any]]:
+    """Bounds for samplers, from the model's own one on; the published metric, which bounds none, comes last."""
+    table = []
+    num_latents = preset.num_latents if model.has_latent else 1
+    dim = rows["x_0"].shape[1]
+
+    def add(kind: str, title: str, latents: int = 1, **options: Any) -> None:
+        start = time.perf_counter()
+        given = {**rows, "seed": seed, "rows_per_call": preset.rows_per_call, **options}
+        result = log_likelihood_bound(model, guide, bound=kind, num_latents=latents, **given)  # pyright: ignore
+        table.append({"name": title, **_figures(result), "seconds": round(time.perf_counter() - start, 2)})
+
+    for steps in (*(steps for steps in preset.steps if steps < dim), dim):
+        plan = set(resolve_plan(default_latents(model), steps))
+        visits_all = len(plan) > 1 or plan == {"shared"}
+        num_jumps = steps if visits_all else min(steps, preset.num_jumps)
+        if num_jumps * (1 if plan == {"null"} else num_latents) <= MOST_CALLS:
+            options = {} if visits_all else {"num_jumps": num_jumps}
+            add("finite-step", f"finite-step, T={steps}", num_latents, num_steps=steps, **options)
+    add("marginal", "marginal", num_latents, num_draws=preset.num_draws)
+    add("continuous", "continuous", num_draws=preset.num_draws)
+    if model.has_latent:
+        for steps in (1, 10):
+            if steps in preset.steps:
+                add("shared-latent", f"shared-latent, T={steps}", num_latents, num_steps=steps)
+        add("shared-latent", "shared-latent, infinitely many steps", num_jumps=preset.num_jumps)
+    for ratio in RATIOS:
+        add("conditional", f"one jump, {ratio:.0%} masked", num_latents, mask_ratio=ratio, num_draws=1)
+    add("delbo", "DELBO, the published metric", num_draws=preset.num_draws)
+    return table
+
+
+def _figures(result: BoundResult) -> dict[str, Any]:
+    bits = result.delbo_bits_per_dim if result.kind == "delbo" else result.bits_per_dim
+    return {
+        "nats": result.nats,
+        "stderr": result.stderr if math.isfinite(result.stderr) else None,
+        "bits_per_dim": bits,
+        "bounds": result.bounds,
+        "num_latents": result.num_latents,
+    }
+
+
+def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) -> tuple[ImageFeatures | None, str]:
+    """The network that distances are measured by, and its description."""
+    images = data.test
+    if args.fid:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return InceptionFeatures(images.image_shape, images.num_levels, device=device), "Inception features"
+    if data.classified is None:
+        return None, "none: there are no labelled images of this kind to train a classifier on"
+    train, test = data.classified
+    assert train.labels is not None
+    assert test.labels is not None
+    folder = args.out / f"classifier-{data.name}-{preset.classifier_epochs}-{args.seed}-{len(train)}"
+    if (folder / "classifier.json").exists():
+        classifier, notes = load_image_classifier(folder)
+    else:
+        epochs = {"epochs": preset.classifier_epochs, "seed": args.seed, "mirrored": data.mirrored}
+        shape = (train.image_shape, train.num_levels)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        tokens, labels = train.tokens.to(device), train.labels.to(device)
+        classifier = train_image_classifier(tokens, labels, *shape, num_classes=NUM_CLASSES, **epochs).cpu()
+        notes = {"images": len(train), "accuracy": classifier.accuracy(test.tokens, test.labels), **epochs}
+        save_image_classifier(classifier, folder, notes=notes)
+    return classifier, (
+        f"features of a small classifier trained on {notes['images']} training images, right for "
+        f"{notes['accuracy']:.1%} of {len(test)} test images; no FID"
+    )
+
+
+def distances(model: VADDModel, data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
+    """Distances of samples from test images by number of steps, beside those of training images.
+
+    FID is measured against training images, as published ones are.
+    """
+    network, description = network_of_features(data, preset, args)
+    if network is None:
+        return {"features": description, "rows": []}
+    train, test = (images.tokens[: preset.num_samples] for images in (data.train, data.test))
+    real, other = (train, test) if args.fid else (test, train)
+    reference = network.features(real)
+    table = [{"steps": None, **_compare(network, reference, network.features(other))}]
+    for steps in preset.steps:
+        start = time.perf_counter()
+        samples = draw(model, preset.num_samples, steps, preset, args)
+        seconds = time.perf_counter() - start
+        figures = _compare(network, reference, network.features(samples.cpu()))
+        table.append({"steps": steps, **figures, "images_per_second": preset.num_samples / seconds})
+    return {
+        "features": description,
+        "against": f"{len(real)} {'training' if args.fid else 'test'} images; steps null: real images of the other set",
+        "rows": table,
+    }
+
+
+def draw(
+    model: VADDModel, num_samples: int, steps: int, preset: Preset, args: argparse.Namespace, **options: Any
+) -> Tensor:
+    """Samples; of a conditional model the classes take turns."""
+    if args.conditional:
+        labels = torch.arange(num_samples, device=model.null_latent.device) % NUM_CLASSES
+        options |= {"condition": labels, "guidance": args.guidance}
+    options |= {"batch_size": 4 * preset.rows_per_call, "progress": not args.quiet}
+    return model.sample(num_samples, num_steps=steps, seed=args.seed, **options)
+
+
+def _compare(network: ImageFeatures, real: Tensor, fake: Tensor) -> dict[str, float]:
+    overlap = prdc(real[:MOST_COMPARED], fake[:MOST_COMPARED], k=min(5, len(real) - 1, len(fake) - 1))
+    return {
+        network.frechet_name: frechet_distance(real, fake),
+        network.kernel_name: kernel_distance(real, fake),
+        **overlap._asdict(),
+    }
+
+
+def print_tables(report: dict[str, Any]) -> None:
+    """Bounds and distances, a line each."""
+    state = "" if report["is_finished"] else " so far"
+    print(f"\n{report['model']} on {report['data']} after {report['updates']} updates{state}; {report['unit']}")
+    print(f"{'bound':<38}{'nats':>20}{'bits per dim':>14}  of")
+    for row in report["bounds"]:
+        stderr = "" if row["stderr"] is None else f" ± {row['stderr']:.2f}"
+        cells = f"{row['nats']:.2f}{stderr}"
+        print(f"{row['name']:<38}{cells:>20}{row['bits_per_dim']:>14.4f}  {row['bounds'] or 'no likelihood'}")
+    if "latent" in report:
+        print(report["latent"])
+    rows = report["distances"]["rows"]
+    print(f"\ndistances: {report['distances']['features']}")
+    if rows:
+        names = [name for name in rows[0] if name != "steps"]
+        short = [name.split(" distance")[0] for name in names]
+        print(f"{'steps':<8}" + "".join(f"{name:>12}" for name in short))
+        for row in rows:
+            print(f"{row['steps'] or 'real':<8}" + "".join(f"{row[name]:>12.3f}" for name in names))
