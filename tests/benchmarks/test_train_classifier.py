@@ -8,6 +8,8 @@ import pytest
 from vadd.data import load_digits_tokens
 from vadd.metrics import load_image_classifier
 
+pytest.importorskip("sklearn")
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "train_classifier.py"
 
 

@@ -93,12 +93,7 @@ def test_real_subset_has_the_first_images(data_root):
 
 
 @pytest.mark.slow
-def test_real_archive_agrees_with_torchvision(data_root, tmp_path):
-    pytest.importorskip("torchvision")
-    from torchvision.datasets import CIFAR10
-
-    expected = {**cifar10_batches._TRAIN, **cifar10_batches._TEST}
-    assert dict(map(tuple, CIFAR10.train_list + CIFAR10.test_list)) == expected
+def test_real_archive_holds_the_images_of_the_subset(data_root):
     data = load_cifar10_tokens(data_root, train=True)
     subset = load_cifar10_tokens(data_root, train=True, subset=True)
     rows = [row for batch in range(5) for row in range(batch * 10_000, batch * 10_000 + 2000)]

@@ -19,6 +19,8 @@ from vadd.metrics import (
     train_image_classifier,
 )
 
+pytest.importorskip("sklearn")
+
 
 @pytest.fixture(scope="module")
 def digits():
