@@ -35,7 +35,7 @@ def test_rows_of_a_part_are_those_of_the_batch(family):
     assert not torch.equal(whole[0], draw(posterior(family, slice(None)), 0, TOTAL, seed=6)[0])
 
 
-@pytest.mark.parametrize("family", ["diagonal", "full"])
+@pytest.mark.parametrize("family", ["diagonal", "full", "straight-through", "relaxed"])
 def test_the_same_with_an_axis_of_particles(family):
     whole = draw(posterior(family, slice(None), (5,)), 0, TOTAL)
     part = draw(posterior(family, slice(2, 4), (5,)), 2, 2)

@@ -1,5 +1,6 @@
 """One update is the SVI step; every setting changes what it names."""
 
+import copy
 import gc
 import os
 import signal
@@ -18,6 +19,7 @@ from parts import averaged_weights, make_pair, make_trainer, tokens, weights  # 
 from vadd.errors import CheckpointError, ConfigError, DataError, DomainError, NonFiniteError  # noqa: E402
 from vadd.objectives import DELBO  # noqa: E402
 from vadd.training import Callback, TrainerConfig, warmup_constant, warmup_cosine  # noqa: E402
+from vadd.training.compiling import compile_networks  # noqa: E402
 from vadd.training.noise import RowNoise, keyed_generator  # noqa: E402
 
 
@@ -265,7 +267,7 @@ def test_otherwise_training_stops_and_keeps_the_batch(tmp_path):
             before.append(weights(trainer))
 
     trainer.callbacks.append(Watch())
-    with pytest.raises(NonFiniteError, match="update 3 stopped: the loss is finite") as caught:
+    with pytest.raises(NonFiniteError, match="update 3 stopped: with latents drawn again the loss is finite") as caught:
         trainer.fit()
     assert torch.equal(weights(trainer), before[-1])
     from safetensors.torch import load_file
@@ -398,3 +400,82 @@ def test_a_run_does_not_go_back(tmp_path):
     trained(5, folder=tmp_path)
     with pytest.raises(CheckpointError, match="at update 5, beyond num_updates=4"):
         make_trainer(4, folder=tmp_path).fit()
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_the_first_update_is_no_exception(tmp_path, policy):
+    trainer = make_trainer(3, on_nonfinite=policy, folder=tmp_path)
+    Poison(trainer, 0)
+    loss = trainer.loss.forward
+    trainer.loss.forward = lambda part: loss(part) * (torch.nan if trainer.step == 0 else 1.0)
+    if policy == "skip":
+        assert trainer.fit().skipped == 1
+    else:
+        with pytest.raises(NonFiniteError, match="update 1 stopped"):
+            trainer.fit()
+        assert (tmp_path / "nonfinite-1.safetensors").exists()
+
+
+def test_a_resumed_run_keeps_its_optimizer_and_its_data(tmp_path):
+    trained(3, folder=tmp_path)
+    with pytest.raises(CheckpointError, match=r"learning_rate 0.001, now 0.01; betas \[0.9, 0.99\], now"):
+        make_trainer(6, folder=tmp_path, learning_rate=0.01, betas=(0.5, 0.5)).fit()
+    with pytest.raises(CheckpointError, match="50 rows of data, now 49"):
+        make_trainer(6, folder=tmp_path, data=tokens(49)).fit()
+
+
+def test_a_scheduler_that_counts_goes_on(tmp_path):
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4, 4], gamma=0.1)
+
+    options = {"schedule": schedule, "kl_schedule": None}
+    whole = trained(6, **options)
+    trained(3, **options, folder=tmp_path)
+    resumed = trained(6, **options, folder=tmp_path)
+    assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(1e-6)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_what_cannot_be_stored_is_known_before_training(tmp_path):
+    class Odd(Callback):
+        def state_dict(self):
+            return {"seen": {1, 2}}
+
+    trainer = make_trainer(3, callbacks=[Odd()], folder=tmp_path)
+    with pytest.raises(ConfigError, match="of type set, which cannot be stored"):
+        trainer.fit()
+    assert trainer.step == 0
+
+
+class NoisyRows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        return (tokens()[index] + torch.randint(3, (1,))) % 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_noise_of_the_rows_is_that_of_an_undisturbed_run(tmp_path, num_workers):
+    options = {"data": NoisyRows(), "kl_schedule": None}
+    whole = trained(6, **options)
+    trained(3, **options, folder=tmp_path)
+    resumed = trained(6, **options, folder=tmp_path, num_workers=num_workers)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert not torch.equal(weights(whole), weights(trained(6, kl_schedule=None)))
+
+
+def test_a_copy_of_a_compiled_network_runs_its_own_weights(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    model, guide = make_pair()
+    compile_networks(model, guide)
+    copied = copy.deepcopy(model)
+    assert copied.denoiser.features.denoiser is copied.denoiser
+    x_t, t, z = tokens(2), torch.ones(2), torch.zeros(2, 2)
+    before = copied.denoiser.features(x_t, t, z)
+    with torch.no_grad():
+        next(iter(model.denoiser.parameters())).add_(1.0)
+    assert torch.equal(copied.denoiser.features(x_t, t, z), before)
+    assert not torch.equal(model.denoiser.features(x_t, t, z), before)

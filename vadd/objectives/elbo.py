@@ -275,6 +275,10 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 f"{type(posterior).__name__}."
             )
         check_same_kind(posterior, prior)
+        with torch.autocast(z.device.type, enabled=False):  # networks of a density, too: a flow's
+            return self._exact_divergence(posterior, prior, z)
+
+    def _exact_divergence(self, posterior: Any, prior: Any, z: Tensor) -> Tensor:
         exact = analytic_divergence(posterior, prior)
         self.kl_mode = "monte-carlo" if exact is None else "analytic"
         if exact is None and torch.is_grad_enabled() and is_discrete(posterior):

@@ -1,16 +1,19 @@
 """Which rows make up which batch, and reading them: the position in the data is the number of the update."""
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from multiprocessing.process import BaseProcess
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from vadd.errors import ConfigError, DataError, DomainError
-from vadd.training.noise import keyed_generator
+from vadd.training.noise import key, keyed_generator
 
 __all__ = ["Batch", "BatchOrder", "read_batches"]
 
@@ -57,16 +60,30 @@ class BatchOrder:
 
 
 class _OwnRows:
-    """Row numbers of this process, batch after batch: a batch sampler of torch."""
+    """Row numbers of this process with the seed of their batch, batch after batch: a batch sampler of torch."""
 
     def __init__(self, order: BatchOrder, first: int, last: int, start: int, num: int) -> None:
         self.order, self.batches, self.start, self.num = order, range(first, last), start, num
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return (self.order.rows(batch, self.start, self.num) for batch in self.batches)
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.batches:
+            rows = self.order.rows(batch, self.start, self.num)
+            yield [(key(self.order.seed, "rows", batch, self.start), row) for row in rows]
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+class _Seeded(Dataset):
+    """Rows of a data set that may be changed at random: the noise of a batch follows its number."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getitems__(self, keyed: list[tuple[int, int]]) -> Any:
+        pyro.set_rng_seed(keyed[0][0] % 2**32)
+        rows = [row for _, row in keyed]
+        return self.data.__getitems__(rows) if hasattr(self.data, "__getitems__") else [self.data[row] for row in rows]
 
 
 def read_batches(
@@ -105,38 +122,48 @@ def read_batches(
         return
     sampler = _OwnRows(order, first, last, start, num)
     loader = DataLoader(
-        tensors,
+        _Seeded(tensors),
         batch_sampler=sampler,  # pyright: ignore[reportArgumentType] - any iterable of lists will do
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=keyed_generator("cpu", order.seed, "workers", first),
     )
-    batches = _start(loader)
+    batches, readers = _start(loader)
     for _ in range(first, last):
         try:
             batch: Any = next(batches)
         except StopIteration:
             return
         except Exception as error:
-            raise DataError(f"the data cannot be read: {type(error).__name__}: {error}") from error
+            raise DataError(f"the data cannot be read: {_deaths(readers)}{type(error).__name__}: {error}") from error
         if isinstance(batch, Tensor):
             batch = {"x_0": batch}
         _check_names(batch)
         yield batch
 
 
-def _start(loader: DataLoader) -> Iterator[Any]:
-    """Iterate so that only ``next`` raises where a reading process dies: it looks after them every 5 seconds.
+def _start(loader: DataLoader) -> tuple[Iterator[Any], list[BaseProcess]]:
+    """Batches, and the processes that read them; iterated so that only ``next`` raises where a reading process dies: it looks after them every 5 seconds.
 
     torch's signal handler would raise at once, wherever the program is: in the middle of an update, or of a snapshot.
     """
     number = getattr(signal, "SIGCHLD", None)
     before = None if number is None else signal.getsignal(number)
+    others = multiprocessing.active_children()
     batches = iter(loader)
+    readers = [process for process in multiprocessing.active_children() if process not in others]
     if number is not None and threading.current_thread() is threading.main_thread():
         if _is_of_torch(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL if before is None or _is_of_torch(before) else before)
-    return batches
+    return batches, readers
+
+
+def _deaths(readers: list[BaseProcess]) -> str:
+    """Which of them ended. Their death shows in several ways, as a refused connection too."""
+    for reader in readers:
+        reader.join(0.1)
+    codes = [str(reader.exitcode) for reader in readers if reader.exitcode is not None]
+    return f"a process that reads them died (exit code {', '.join(codes)}): " if codes else ""
 
 
 def _is_of_torch(handler: Any) -> bool:

@@ -71,8 +71,6 @@ class TrainerConfig:
             raise ConfigError(
                 f"batch_size must be a multiple of accumulate, got {self.batch_size} and {self.accumulate}."
             )
-        if not isinstance(self.shard, bool):
-            raise ConfigError(f"shard must be True or False, got {self.shard!r}.")
         below: float
         for name, below in (
             ("learning_rate", math.inf),
@@ -90,7 +88,14 @@ class TrainerConfig:
         for name, choices in (("precision", ("no", "bf16", "fp16")), ("on_nonfinite", ("stop", "skip"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        for name in ("compile", "shard", "keep_best"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+        if (
+            not isinstance(self.betas, tuple | list)
+            or len(self.betas) != 2
+            or not all(0 <= beta < 1 for beta in self.betas)
+        ):
             raise DomainError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
 
     def to_json(self) -> dict[str, Any]:

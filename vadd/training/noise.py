@@ -20,6 +20,11 @@ def keyed_generator(device: torch.device | str, *parts: int | str) -> torch.Gene
     return torch.Generator(device).manual_seed(key(*parts))
 
 
+def exactly(device: torch.device) -> torch.autocast:
+    """Around arithmetic of densities: autocast is off."""
+    return torch.autocast(device.type, enabled=False)
+
+
 class RowNoise(Messenger):
     """A Pyro handler: latents of some rows of a batch are drawn as they would be for the whole batch.
 
@@ -45,8 +50,8 @@ class RowNoise(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] != self.site or msg["is_observed"] or msg["done"] or msg["value"] is not None:
             return
-        axis = len(msg["fn"].batch_shape) - 1
-        with _WholeBatch(axis, *self.rows, self.generator):
+        # Under autocast a latent would be drawn less exactly than it is scored.
+        with _WholeBatch(msg["fn"].batch_shape, *self.rows, self.generator), exactly(self.generator.device):
             msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
         msg["done"] = True
 
@@ -54,12 +59,16 @@ class RowNoise(Messenger):
 class _WholeBatch(TorchFunctionMode):
     """Draws of torch for some rows are taken from draws for all rows.
 
-    Axis ``axis`` of a draw counts the rows, or the rows times some other axis behind them that was folded in.
+    The last axis of the batch shape counts the rows; in a draw it may be the rows times an axis behind them that was
+    folded in.
     """
 
-    def __init__(self, axis: int, start: int, num_rows: int, total: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, batch_shape: torch.Size, start: int, num_rows: int, total: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.axis, self.start, self.num_rows, self.total = axis, start, num_rows, total
+        self.axis, self.particles = len(batch_shape) - 1, batch_shape[:-1].numel()
+        self.start, self.num_rows, self.total = start, num_rows, total
         self.generator = generator
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -78,8 +87,11 @@ class _WholeBatch(TorchFunctionMode):
         if func in in_place and len(args) == 1 and not kwargs:
             return args[0].copy_(self._draw(in_place[func], args[0].shape, args[0]))
         if func is torch.multinomial and args[0].ndim == 2 and (len(args) == 1 or args[1] == 1):
-            # The first of independent exponential clocks: category k with its probability.
-            clocks = self._draw("exponential_", args[0].shape, args[0], axis=0)
+            # The first of independent exponential clocks: category k with its probability. All axes are folded into
+            # the first; that of the rows is the one behind the particles.
+            rest = args[0].shape[0] // self.particles
+            shape = torch.Size([self.particles, rest, args[0].shape[-1]])
+            clocks = self._draw("exponential_", shape, args[0], axis=1).reshape(args[0].shape)
             return (args[0] / clocks).argmax(-1, keepdim=True)
         return func(*args, **kwargs)
 

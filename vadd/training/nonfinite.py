@@ -49,7 +49,7 @@ def explain_nonfinite(trainer: "Trainer", drawn: DrawnBatch) -> NonFiniteError:
     try:
         with torch.no_grad(), trainer._autocast():
             trainer.loss(drawn)
-        fault = "the loss is finite, its gradient is not."
+        fault = "with latents drawn again the loss is finite, and so it may be its gradient that is not."
     except NonFiniteError as error:
         fault = str(error)
     finally:

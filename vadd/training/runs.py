@@ -9,6 +9,7 @@ from vadd._modes import evaluating
 from vadd.errors import CheckpointError, ConfigError
 from vadd.training.snapshots import Snapshot, Snapshots
 from vadd.training.trackers import start_trackers
+from vadd.training.tree import pack
 from vadd.training.validation import BoundValidation
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 #: Settings that decide which numbers an update draws: a run cannot go on with others.
-_FIXED = ("batch_size", "seed", "ema_decay", "precision")
+_FIXED = ("batch_size", "seed", "ema_decay", "precision", "learning_rate", "betas", "weight_decay")
 
 
 class Run:
@@ -46,6 +47,8 @@ class Run:
                     f"{trainer.folder} holds a run at update {found.step}: resume it or use another folder."
                 )
             self.restore(found)
+        if self.snapshots is not None:  # what cannot be stored is better known now
+            pack({"scheduler": self._of_scheduler(), "callbacks": self._of_callbacks()})
         if trainer.accelerator.log_with:
             start_trackers(trainer.accelerator, trainer.step, config=trainer.config.to_json())
 
@@ -86,6 +89,7 @@ class Run:
             "config": trainer.config.to_json(),
             "num_processes": trainer.processes.num,
             "sequences_read": trainer.step * trainer.config.batch_size,
+            "num_rows": trainer.order.num_rows,
             "epoch": trainer.step * trainer.config.batch_size / trainer.order.num_rows,
             "metrics": trainer.metrics,
         }
@@ -95,12 +99,18 @@ class Run:
         trainer = self.trainer
         return {
             **trainer.weights.state(trainer.optimizer),
-            "scheduler": None if trainer.scheduler is None else trainer.scheduler.state_dict(),
+            "scheduler": self._of_scheduler(),
             "scaler": trainer.scaler.state_dict(),
             "best_score": self.best_score,
             "skipped": [trainer.skipped, trainer.skipped_in_a_row],
-            "callbacks": [[type(c).__name__, c.state_dict()] for c in trainer.callbacks],
+            "callbacks": self._of_callbacks(),
         }
+
+    def _of_scheduler(self) -> dict[str, Any] | None:
+        return None if self.trainer.scheduler is None else self.trainer.scheduler.state_dict()
+
+    def _of_callbacks(self) -> list[Any]:
+        return [[type(callback).__name__, callback.state_dict()] for callback in self.trainer.callbacks]
 
     def restore(self, found: Snapshot) -> None:
         """Take up a snapshot.
@@ -113,6 +123,8 @@ class Run:
         other = [
             f"{name} {theirs.get(name)!r}, now {ours[name]!r}" for name in _FIXED if theirs.get(name) != ours[name]
         ]
+        if found.metadata["num_rows"] != trainer.order.num_rows:
+            other.append(f"{found.metadata['num_rows']} rows of data, now {trainer.order.num_rows}")
         if other:
             raise CheckpointError(
                 f"the run in {trainer.folder} was made with {'; '.join(other)}: it cannot go on with other settings. "

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from vadd.errors import DataError
+from vadd.errors import ConfigError, DataError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives import DiffusionELBO
@@ -106,6 +106,9 @@ class Trainer:
         self.scheduler = None if schedule is None else schedule(self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.kl_schedule, self.validation = kl_schedule, validation
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise ConfigError(f"callbacks must be of subclasses of Callback, got {type(callback).__name__}.")
         self.callbacks = [*callbacks, ProgressBar(disable=None if progress else True)]
         self.order = BatchOrder(num_rows_of(data), config.batch_size, config.seed)
         self.run = Run(self)
@@ -204,8 +207,10 @@ class Trainer:
         if self.device.type == "cpu":  # where looking at values makes nobody wait
             flags = {name: batch.get(name) for name in ("is_frozen", "is_padding")}
             self.model.process.check_tokens(batch["x_0"], **flags)
-        with checks_on(window.is_first, self.objective.process, self.model.process):
+        processes_of = self.objective.process, self.model.process
+        with checks_on(window.is_first, *processes_of):
             drawn = self.objective.draw(self.model, **batch)
+        with checks_on(False, *processes_of):
             self.optimizer.zero_grad(set_to_none=True)
             noise = torch.Generator(self.device)
             for first, is_last in processes.parts():

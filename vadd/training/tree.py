@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +30,8 @@ def pack(state: Any, name: str = "state") -> tuple[Any, dict[str, Tensor]]:
 
     Args:
         state: dicts (with string and integer keys), OrderedDicts (with the ``_metadata`` of a module's state dict),
-            lists, tuples, tensors, floats (also inf and NaN), integers, booleans, strings, None; at most 64 levels.
-            Only these types, no subclasses of them.
+            Counters, lists, tuples, tensors, floats (also inf and NaN), integers, booleans, strings, None; at most 64
+            levels. Only these types, no subclasses of them.
         name: what error messages call the state.
 
     Returns:
@@ -81,6 +81,8 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor], depth: int) -> Any:
         return items if kind is list else {"$tuple": items}
     if kind is dict:
         return _pack_dict(value, path, tensors, depth)
+    if kind is Counter:  # the milestones of a learning-rate scheduler
+        return {"$counter": _pack_items(value, path, tensors, depth)}
     if kind is OrderedDict and set(vars(value)) <= {"_metadata"}:
         items = _pack_items(value, path, tensors, depth)
         attributes = {key: _pack(item, f"{path}.{key}", tensors, depth - 1) for key, item in vars(value).items()}
@@ -184,6 +186,7 @@ def _unpack_ordered(content: Any, tensors: dict[str, Tensor], depth: int) -> Ord
 _READ: dict[str, tuple[type, Callable[[Any, dict[str, Tensor], int], Any]]] = {
     "$tuple": (list, lambda content, tensors, depth: tuple(_unpack(item, tensors, depth - 1) for item in content)),
     "$dict": (list, _unpack_items),
+    "$counter": (list, lambda content, tensors, depth: Counter(_unpack_items(content, tensors, depth))),
     "$ordered": (list, _unpack_ordered),
     "$tensor": (str, lambda content, tensors, depth: tensors.pop(content)),
     "$text": (str, lambda content, tensors, depth: bytes.fromhex(content).decode("utf-8", "surrogatepass")),
