@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,8 @@ def write_latents(
 
     def write(kind: str, blocks: dict[str, Tensor], title: str, per_row: int) -> None:
         title = f"{title}, {_steps(num_steps)}"
-        image_grid(folder / f"{kind}.png", {name: blocks}, num_levels=num_levels, title=title, per_row=per_row)
+        options: dict[str, Any] = {"num_levels": num_levels, "title": title, "per_row": per_row}
+        image_grid(folder / f"{kind}.png", {name: blocks}, **options, block_width=0.42 * per_row)
 
     with torch.no_grad():
         hidden = torch.full_like(x_0[:LINES], model.process.mask_id)

@@ -59,6 +59,8 @@ def bounds(
         given = {**rows, "seed": seed, "rows_per_call": preset.rows_per_call, **options}
         result = log_likelihood_bound(model, guide, bound=kind, num_latents=latents, **given)  # pyright: ignore
         table.append({"name": title, **_figures(result), "seconds": round(time.perf_counter() - start, 2)})
+        if kind == "finite-step":  # models are compared image by image, on the same masks
+            table[-1] |= {"steps": options["num_steps"], "of_each_image": _rounded(result.nats_per_sequence)}
 
     for steps in (*(steps for steps in preset.steps if steps < dim), dim):
         plan = set(resolve_plan(default_latents(model), steps))
@@ -89,6 +91,10 @@ def _figures(result: BoundResult) -> dict[str, Any]:
         "bounds": result.bounds,
         "num_latents": result.num_latents,
     }
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
 
 
 def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) -> tuple[ImageFeatures | None, str]:

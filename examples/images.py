@@ -125,7 +125,7 @@ def train(data: Data, preset: Preset, args: argparse.Namespace) -> TrainingResul
     pyro.set_rng_seed(args.seed)
     model, guide = build(data, preset, args)
     rows: Any = data.train.dataset(mirrored=data.mirrored, with_labels=args.conditional)
-    often = max(1, num_updates // 10)
+    often = max(num_updates // 10, min(num_updates, 5))
     shown = tuple(steps for steps in (1, 4, 20) if steps <= max(preset.steps))
     trainer = Trainer(
         model,
@@ -208,12 +208,15 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
     result = train(data, preset, args)
     model, guide = result.model, result.guide
     model.save_pretrained(folder / "model", guide=guide, notes={"data": data.name, "update": result.step})
-    metrics = read_metrics(folder / "training")
-    speed = float(torch.tensor(metrics["sequences_per_second"]["value"]).median())
+    # Of all calls; a run that was stopped after a few updates has none.
+    has_metrics = (folder / "training" / "metrics.csv").exists()
+    metrics = read_metrics(folder / "training") if has_metrics else {}
+    speed = float(torch.tensor(metrics["sequences_per_second"]["value"]).median()) if metrics else None
     judged = image_results.evaluate(model, guide, data, preset, args)
-    history = {"step": metrics["kl"]["step"], **{key: metrics[key]["value"] for key in ("reconstruction", "kl")}}
     image_pictures.write_pictures(folder, name, model, guide, data, preset, args)
-    training_curves(folder / "curves.png", {name: history}, title=f"{data.name}: the two terms of the objective")
+    if metrics:
+        history = {"step": metrics["kl"]["step"], **{key: metrics[key]["value"] for key in ("reconstruction", "kl")}}
+        training_curves(folder / "curves.png", {name: history}, title=f"{data.name}: the two terms of the objective")
     report = {
         "data": data.name,
         "unit": data.unit,
@@ -229,8 +232,8 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
             part: sum(p.numel() for p in network.parameters()) for part, network in (("model", model), ("guide", guide))
         },
         "training": {
-            "images_per_second": speed,  # median over the log, of all calls
-            "seconds": result.step * preset.batch_size / speed,
+            "images_per_second": speed,  # median over the log
+            "seconds": result.step * preset.batch_size / speed if speed else None,
             "seconds_of_this_call": result.seconds,
             "flops_per_update": flops_per_update(data, preset, args),
         },

@@ -27,6 +27,7 @@ def image_grid(
     neighbours: Mapping[str, tuple[Images, Images]] | None = None,
     title: str = "",
     per_row: int = 5,
+    block_width: float = BLOCK,
 ) -> None:
     """Write a picture that compares models row by row and, say, step counts column by column.
 
@@ -42,6 +43,7 @@ def image_grid(
             fit into the width.
         title: title of the picture.
         per_row: images side by side in a block.
+        block_width: about the width of a block, in inches.
 
     Raises:
         ConfigError: if matplotlib is missing, or rows have different columns or none.
@@ -53,8 +55,10 @@ def image_grid(
     shown = [images for blocks in rows.values() for images in blocks.values()]
     shown += [images for pair in pairs.values() for images in pair] + ([reference[1]] if reference else [])
     check_images(shown, num_levels)
-    if per_row < 1:
-        raise ConfigError(f"per_row must be at least 1, got {per_row}.")
+    if per_row < 1 or not 0 < block_width < float("inf"):
+        raise ConfigError(
+            f"per_row must be at least 1 and block_width a positive number, got {per_row} and {block_width}."
+        )
     for name, (samples, nearest) in pairs.items():
         if samples.shape != nearest.shape:
             raise ShapeError(
@@ -66,7 +70,7 @@ def image_grid(
         [mosaic(images[: per_row**2], per_row, num_levels) for images in blocks.values()] for blocks in rows.values()
     ]
     # A whole number of dots a pixel, or the lines between images come out unequal.
-    scale = max(1, round(BLOCK * DPI / grids[0][0].shape[1])) / DPI
+    scale = max(1, round(block_width * DPI / grids[0][0].shape[1])) / DPI
     block = grids[0][0].shape[1] * scale
     height_of = [max(len(grid) for grid in row) * scale for row in grids]
     blocks_height = sum(height_of) + SPACE * (len(grids) - 1)

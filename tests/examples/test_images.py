@@ -1,0 +1,179 @@
+"""The examples on images: smoke runs on the real images, resumption, and what is said where there are none."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vadd import RecognitionGuide, VADDModel
+from vadd.backbones import DiscretizedLogisticHead
+from vadd.data import make_image_tokens
+from vadd.training import read_metrics
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("torchvision")
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PICTURES = {"samples.png", "curves.png", "latents.png", "interpolation.png", "traversal.png"}
+METRIC = "Fréchet distance in classifier features"
+
+
+def module_of(name):
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return module_of("binarized_mnist_svi")
+
+
+@pytest.fixture(scope="module")
+def cifar10():
+    return module_of("cifar10_svi")
+
+
+def smoke(module, out, *given):
+    torch.set_num_threads(1)
+    return module.main(["--preset", "smoke", "--quiet", "--out", str(out), *map(str, given)])
+
+
+def folder_in(out):
+    return next(path for path in out.iterdir() if not path.name.startswith("classifier-"))
+
+
+@pytest.fixture(scope="module")
+def mnist_run(mnist, data_root, tmp_path_factory):
+    """One run of the default recipe, for all tests that read what it left."""
+    out = tmp_path_factory.mktemp("mnist")
+    smoke(mnist, out, "--data-root", data_root)
+    return folder_in(out)
+
+
+def check_report(report, num_pixels):
+    """What every report must hold, of an untrained model whose pixels are nearly uniform."""
+    rows = {row["name"]: row for row in report["bounds"]}
+    assert list(rows)[-1] == "DELBO, the published metric"
+    assert {"finite-step, T=1", "finite-step, T=2", "marginal", "continuous", "one jump, 25% masked"} <= set(rows)
+    # One jump from everything masked is what one step does; both name their samplers.
+    assert all("ancestral sampling" in rows[f"finite-step, T={steps}"]["bounds"] for steps in (1, 2))
+    for row in rows.values():
+        share = 0.25 if "25%" in row["name"] else 0.5 if "50%" in row["name"] else 0.75 if "75%" in row["name"] else 1
+        assert row["bits_per_dim"] * 0.6931471805599453 * num_pixels * share == pytest.approx(row["nats"], rel=1e-6)
+    distances = report["distances"]["rows"]
+    assert [row["steps"] for row in distances] == [None, 1, 2]
+    assert all(row["images_per_second"] > 0 for row in distances[1:])
+    assert METRIC in distances[0]
+    assert "no FID" in report["distances"]["features"]
+    assert report["is_finished"]
+    assert report["training"]["flops_per_update"] > 0
+
+
+def test_binarized_mnist_leaves_report_pictures_and_a_model(mnist_run):
+    report = json.loads((mnist_run / "report.json").read_text())["results"]
+    check_report(report, 1024)
+    assert "of which 240 are border" in report["unit"]
+    assert next(row["bounds"] for row in report["bounds"] if row["name"].startswith("DELBO")) is None
+    assert set(PICTURES) <= {path.name for path in mnist_run.iterdir()}
+    assert all((mnist_run / name).stat().st_size > 5000 for name in PICTURES)
+    # Untrained: binary pixels at a bit each, and far from digits.
+    assert report["bounds"][0]["bits_per_dim"] == pytest.approx(1, abs=0.1)
+    real, *fake = (row[METRIC] for row in report["distances"]["rows"])
+    assert all(distance > 2 * real for distance in fake)
+
+    model = VADDModel.from_pretrained(mnist_run / "model")
+    guide = RecognitionGuide.from_pretrained(mnist_run / "model", model=model)
+    assert guide.latent_shape == model.latent_shape == (4,)
+    assert model.gate is not None
+    assert model.sample(2, num_steps=2, seed=0).shape == (2, 1024)
+
+
+def test_cifar10_runs_on_classes_and_without_a_latent(cifar10, data_root, tmp_path):
+    given = ("--data-root", data_root, "--baseline", "mdm", "--backbone", "patch-dit", "--conditional")
+    report = smoke(cifar10, tmp_path, *given, "--guidance", 1.5)
+    check_report(report, 3072)
+    assert report["model"] == "mdm"
+    # Without a latent the published metric is a bound.
+    assert report["bounds"][-1]["bounds"] == "ancestral sampling in infinitely many steps, with no latent"
+    folder = folder_in(tmp_path)
+    assert not (folder / "latents.png").exists()
+    assert (folder / "samples.png").exists()
+
+
+def test_the_head_for_ordinal_values_can_be_chosen(cifar10):
+    args = cifar10.parse(["--head", "logistic", "--recipe", "paper"])
+    preset, noise = cifar10.PRESETS["smoke"], make_image_tokens(torch.zeros(1, 32, 32, 3).long(), num_levels=256)
+    data = module_of("image_data").Data("noise", noise, noise, noise, None, "")
+    model, guide = module_of("images").build(data, preset, args)
+    assert isinstance(model.denoiser.head, DiscretizedLogisticHead)
+    assert guide.latent_shape == model.latent_shape == (4,)
+
+
+def test_the_statically_binarized_images_are_trained_on(mnist, data_root, tmp_path):
+    args = mnist.parse(["--protocol", "static", "--data-root", str(data_root), "--out", str(tmp_path)])
+    data = mnist.load(args, mnist.PRESETS["smoke"])
+    assert data.train.image_shape == (28, 28)
+    assert data.train.labels is None
+    assert data.classified is not None
+    with pytest.raises(SystemExit, match="needs labels"):
+        mnist.main(["--protocol", "static", "--preset", "smoke", "--conditional", "--data-root", str(data_root)])
+
+
+def test_a_run_goes_on_where_its_time_was_up(mnist, data_root, tmp_path, monkeypatch, capsys):
+    images = module_of("images")
+    for name in ("evaluate", "print_tables"):  # training alone is meant here
+        monkeypatch.setattr(images.image_results, name, lambda *_: {})
+    monkeypatch.setattr(images.image_pictures, "write_pictures", lambda *_: None)
+    given = ("--data-root", data_root, "--recipe", "paper")
+    first = smoke(mnist, tmp_path, *given, "--minutes", 1e-9)
+    assert (first["updates"], first["is_finished"]) == (1, False)
+    assert "time is up at update 1 of 6" in capsys.readouterr().err
+    second = smoke(mnist, tmp_path, *given)
+    assert (second["updates"], second["is_finished"]) == (6, True)
+    halves = VADDModel.from_pretrained(folder_in(tmp_path) / "model").state_dict()
+    smoke(mnist, tmp_path / "whole", *given)
+    whole = VADDModel.from_pretrained(folder_in(tmp_path / "whole") / "model").state_dict()
+    assert all(torch.equal(halves[name], whole[name]) for name in whole)
+    assert read_metrics(folder_in(tmp_path) / "training")["kl"]["step"][-1] == 6
+
+
+@pytest.mark.parametrize("given", [("binarized_mnist_svi",), ("binarized_mnist_svi", "static"), ("cifar10_svi",)])
+def test_without_images_one_message_says_what_to_do(given, tmp_path):
+    name, *protocol = given
+    options = ["--data-root", str(tmp_path / "none"), "--preset", "smoke", *(["--protocol", *protocol] * len(protocol))]
+    with pytest.raises(SystemExit) as ended:
+        module_of(name).main(options)
+    message = str(ended.value)
+    assert message.startswith("error: no ")
+    assert str(tmp_path / "none") in message
+    assert "--data-root FOLDER" in message
+    assert "--download" in message
+
+
+def test_a_tenth_of_the_rows_has_no_label_and_every_image_is_among_them():
+    data = module_of("image_data")
+    pixels = torch.arange(5)[:, None, None].expand(5, 4, 4)
+    rows = data.SomeWithoutLabel(make_image_tokens(pixels, torch.arange(5), num_levels=5).dataset(with_labels=True), 10)
+    items = rows.__getitems__(list(range(len(rows))))
+    assert len(items) == 50
+    unlabelled = [int(item["x_0"][0]) for item in items if int(item["condition"]) == 10]
+    assert unlabelled == list(range(5))
+    labelled = [item for item in items if int(item["condition"]) != 10]
+    assert all(int(item["condition"]) == int(item["x_0"][0]) for item in labelled)
+
+
+def test_the_nearest_training_image_is_found_in_every_part(monkeypatch):
+    pictures, data = module_of("image_pictures"), module_of("image_data")
+    train = make_image_tokens(torch.randint(0, 256, (9, 4, 4)), num_levels=256, dtype=torch.uint8)
+    monkeypatch.setattr(pictures, "CHUNK", 4)
+    whole = data.Data("noise", train, train, train, None, "")
+    samples = train.tokens[[8, 0, 5]].long().clamp(1, 254) + 1
+    assert pictures.nearest_training_images(samples, whole).tolist() == [8, 0, 5]
