@@ -37,6 +37,7 @@ PRESETS = {
         batch_size=8,
         num_train=256,
         num_validation=8,
+        num_refit=20,
         num_rows=6,
         num_latents=2,
         num_draws=1,
@@ -52,6 +53,7 @@ PRESETS = {
         num_updates=4000,
         batch_size=64,
         minutes=50,
+        num_refit=2000,
         num_rows=64,
         num_latents=4,
         num_samples=256,
@@ -79,7 +81,7 @@ PRESETS = {
         learning_rate=2e-4,
         ema_decay=0.9999,
         num_rows=1000,
-        num_latents=64,
+        num_latents=32,
         num_samples=10_000,
         rows_per_call=1024,
         classifier_epochs=5,
@@ -95,15 +97,17 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
     """The images of a protocol; those of the static one have no labels, and MNIST's train the classifier."""
     root, num = args.data_root, preset.num_train
     if args.protocol == "padded":
-        train, test = (load_mnist_tokens(root, train=k, pad=2, download=args.download) for k in (True, False))
-        kept, validation = split(first(train, num), preset.num_validation)
+        train, test = (
+            first(load_mnist_tokens(root, train=k, pad=2, download=args.download), num) for k in (True, False)
+        )
+        kept, validation = split(train, preset.num_validation)
         unit = "nats per image, bits per dimension over 32x32 pixels of which 240 are border"
-        return Data("binarized_mnist_padded", kept, validation, test, (first(train, num), test), unit)
+        return Data("binarized_mnist_padded", kept, validation, test, (train, test), unit)
     parts = [load_binarized_mnist(root, part) for part in ("train", "validation", "test")]
     train, validation, test = (first(part, num) for part in parts)
     try:
-        labelled = [load_mnist_tokens(root, train=k, download=args.download) for k in (True, False)]
-        classified = (first(labelled[0], num), labelled[1])
+        labelled = [first(load_mnist_tokens(root, train=k, download=args.download), num) for k in (True, False)]
+        classified = (labelled[0], labelled[1])
     except DataError:
         classified = None
     unit = "nats per image, bits per dimension over 28x28 pixels"

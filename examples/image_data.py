@@ -25,6 +25,7 @@ class Preset:
         num_updates, batch_size, learning_rate, ema_decay, precision, minutes: of training; see ``TrainerConfig``.
         num_train: the first training images alone; None for all.
         num_validation: of the training images, held out for validation and the choice of each jump's latent.
+        num_refit: training images that the prior is fitted to anew, where the recipe does so.
         num_rows: test images on which bounds are evaluated.
         num_latents: latents inside the bounds' logarithms.
         num_draws: masks of each image, for bounds that take few network calls a draw.
@@ -46,6 +47,7 @@ class Preset:
     minutes: float | None = None
     num_train: int | None = None
     num_validation: int = 1000
+    num_refit: int = 10_000
     num_rows: int = 256
     num_latents: int = 8
     num_draws: int = 4

@@ -31,7 +31,7 @@ from image_data import NUM_CLASSES, Data, Preset, rows_of  # noqa: E402
 RATIOS = (0.25, 0.5, 0.75, 1.0)
 MOST_COMPARED = 5000  # rows of which neighbours are sought, whose number is squared
 # What a bound may cost: network calls for one image and one draw, beyond which it is left out.
-MOST_CALLS = 1000
+MOST_CALLS = 4000
 
 
 def evaluate(

@@ -27,7 +27,7 @@ from vadd.backbones import (
     UNetDenoiser,
     UNetRecognition,
 )
-from vadd.errors import DataError
+from vadd.errors import ConfigError, DataError
 from vadd.plotting import image_grid, training_curves
 from vadd.recipes import Pair, Recipe, get_recipe
 from vadd.reporting import write_report
@@ -177,7 +177,7 @@ def _finish(
     device = model.null_latent.device
     training, validation = (
         {name: value.to(device) for name, value in rows_of(images, num, args).items()}
-        for images, num in ((data.train, min(10_000, 20 * preset.num_rows)), (data.validation, preset.num_rows))
+        for images, num in ((data.train, preset.num_refit), (data.validation, preset.num_rows))
     )
     if recipe.refits_prior:
         recipe.refit_prior(model, guide, training["x_0"], condition=training.get("condition"))
@@ -203,6 +203,11 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"error: --conditional needs labels, and {data.name} has none.")
     if args.guidance != 1 and not args.conditional:
         raise SystemExit("error: --guidance needs --conditional.")
+    if args.fid:  # weights that are missing come up now, not after the training
+        try:
+            image_results.network_of_features(data, preset, args)
+        except (ConfigError, DataError) as error:
+            raise SystemExit(f"error: {error}") from None
     start = time.perf_counter()
     name, folder, num_updates = recipe_of(args).name, run_folder(data, preset, args), _num_updates(preset, args)
     result = train(data, preset, args)

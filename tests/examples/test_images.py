@@ -145,6 +145,13 @@ def test_a_run_goes_on_where_its_time_was_up(mnist, data_root, tmp_path, monkeyp
     assert read_metrics(folder_in(tmp_path) / "training")["kl"]["step"][-1] == 6
 
 
+def test_missing_weights_for_the_fid_are_told_before_training(mnist, data_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"^error: (the weights of the FID|FID needs)"):
+        smoke(mnist, tmp_path / "out", "--data-root", data_root, "--fid")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("given", [("binarized_mnist_svi",), ("binarized_mnist_svi", "static"), ("cifar10_svi",)])
 def test_without_images_one_message_says_what_to_do(given, tmp_path):
     name, *protocol = given
