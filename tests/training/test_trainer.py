@@ -479,3 +479,23 @@ def test_a_copy_of_a_compiled_network_runs_its_own_weights(monkeypatch):
         next(iter(model.denoiser.parameters())).add_(1.0)
     assert torch.equal(copied.denoiser.features(x_t, t, z), before)
     assert not torch.equal(model.denoiser.features(x_t, t, z), before)
+
+
+def test_updates_draw_times_masks_and_latents_of_their_own():
+    data = tokens()[:8].expand(8, -1)
+    trainer = make_trainer(3, data=data)  # every batch holds the same rows, in another order
+    drawn, noise = [], []
+    draw, forward = trainer.objective.draw, trainer.loss.forward
+    trainer.objective.draw = lambda *args, **options: drawn.append(draw(*args, **options)) or drawn[-1]
+
+    def watch(part):
+        loss = forward(part)
+        noise.append(torch.randn(4))  # what a network's dropout would meet
+        return loss
+
+    trainer.loss.forward = watch
+    trainer.fit()
+    for k in range(2):
+        assert not torch.equal(drawn[k].batch.t, drawn[k + 1].batch.t)
+        assert not torch.equal(drawn[k].batch.is_masked, drawn[k + 1].batch.is_masked)
+        assert not torch.equal(noise[k], noise[k + 1])
