@@ -62,6 +62,15 @@ def _seeds_and_parameter_store(_global_state_is_left_alone: None) -> None:
     pyro.clear_param_store()
 
 
+@pytest.fixture
+def _unchecked() -> Iterator[None]:
+    """Without the type checker of the tests, as users run the library; it is slow and draws random numbers."""
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", disabled)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder of the data sets, named by the environment variable VADD_DATA."""

@@ -4,7 +4,6 @@ import copy
 import io
 import pickle
 
-import jaxtyping
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -25,15 +24,6 @@ from vadd.testing.tiny import tiny_model
 
 VOCAB, LENGTH, BATCH, LATENT = 5, 4, 8, 2
 SIZE = {"hidden_size": 16, "depth": 2, "modulation_size": 8}
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 def make_denoiser(latent=LATENT, kind="mlp", **options):

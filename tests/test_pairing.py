@@ -1,6 +1,5 @@
 """What is refused when parts, tokens and times do not belong together, and what evaluation leaves alone."""
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -23,14 +22,7 @@ from vadd.training import load_checkpoint, save_checkpoint
 VOCAB, LENGTH, BATCH, LATENT = 5, 4, 8, 2
 SIZE = {"hidden_size": 16, "depth": 2, "modulation_size": 8}
 
-
-@pytest.fixture(autouse=True)
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
+pytestmark = pytest.mark.usefixtures("_unchecked")
 
 
 def make_pair(schedule=None, latent=LATENT, **options):

@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import jaxtyping
 import pytest
 import torch
 
@@ -14,15 +13,6 @@ from vadd.schedules import CosineSchedule
 from vadd.testing import exact_finite_step_bound, tiny_model
 
 from .enumerated import ATOMS, guide_for, sequences_of
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -6,7 +6,6 @@ of a test; each states its power.
 
 import itertools
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -266,15 +265,6 @@ PROCESS = MaskingProcess(LinearSchedule(), 5)
 X_0 = torch.tensor([[0, 1, 2], [2, 3, 4]])
 T = torch.tensor([0.5, 0.7])
 YES = torch.ones(2, 3, dtype=torch.bool)
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 @pytest.mark.usefixtures("_unchecked")

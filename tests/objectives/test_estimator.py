@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -26,15 +25,6 @@ SIZE = {"hidden_size": 16, "depth": 1, "modulation_size": 8, "embedding_size": 8
 def _clean():
     pyro.clear_param_store()
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 def make_pair(prior=None, *, process=None, denoiser=None, recognition=None, **options):

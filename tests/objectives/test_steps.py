@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 
-import jaxtyping
 import pytest
 import torch
 
@@ -25,16 +24,6 @@ from .test_finite_step import (
     make_pair,
     mean_terms,
 )
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
-
 
 # The law itself
 

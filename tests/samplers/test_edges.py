@@ -1,6 +1,5 @@
 """Shaping does not decide the order, blocks keep their latent under correction, and edges of guidance and options."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -12,15 +11,6 @@ from vadd.priors import StandardNormalPrior
 from vadd.samplers import EntropyBoundedSampler, LatentBlocks, PosteriorLatents, Shaping, Trajectory
 from vadd.schedules import LinearSchedule, PolynomialSchedule
 from vadd.testing import TabularRecognition, tiny_model
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 @pytest.mark.parametrize("shaping", [{"temperature": 0.0}, {"temperature": 0.01}, {"top_k": 1}])

@@ -3,7 +3,6 @@
 import copy
 import json
 
-import jaxtyping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,15 +16,6 @@ from vadd.schedules import LinearSchedule
 from vadd.training import load_checkpoint, save_checkpoint
 
 MODES = ("fresh", "shared", "null")
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 @st.composite

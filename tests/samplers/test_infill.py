@@ -1,6 +1,5 @@
 """Infilling: known tokens stay, and the law is that of the chain that starts from them; see ``laws.py``."""
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -21,15 +20,6 @@ from .test_law import ATOMS, EXACT, Reweighted, make_model
 METHODS = ("ancestral", "cached", "first-hitting", "confidence", "remasking", "predictor-corrector")
 X = torch.tensor([1, 0, 1])
 KNOWN = torch.tensor([True, False, False])
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 def rows(x, num=DRAWS):

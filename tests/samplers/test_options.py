@@ -2,7 +2,6 @@
 
 import re
 
-import jaxtyping
 import pytest
 import torch
 
@@ -24,15 +23,6 @@ from vadd.testing import tiny_model
 from .test_ancestral import LENGTH, VOCAB, make_model
 
 METHODS = ("ancestral", "cached", "first-hitting", "confidence", "remasking", "predictor-corrector")
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 # Seeds

@@ -3,7 +3,6 @@
 import math
 from types import SimpleNamespace
 
-import jaxtyping
 import pyro.distributions as dist
 import pytest
 import torch
@@ -22,16 +21,6 @@ from vadd.testing import TabularDenoiser, exact_sampler_distribution
 
 from .laws import DRAWS, LENGTH, VOCAB, check_law
 from .test_law import make_model
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
-
 
 logit_rows = st.lists(st.integers(-64, 64).map(lambda n: n / 8), min_size=2, max_size=7, unique=True)
 

@@ -6,7 +6,6 @@ import os
 import pickle
 import shutil
 
-import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,15 +18,6 @@ from vadd.training import load_checkpoint
 from .pairs import assert_same_guide, assert_same_model, config_of, pair, rewrite_config
 
 CONFIG, MODEL, GUIDE = "config.json", "model.safetensors", "guide.safetensors"
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 @pytest.fixture

@@ -224,13 +224,3 @@ def test_tokens_of_another_type_are_refused():
     model, guide = pair(Apart())
     with pytest.raises(DtypeError, match="x_0 must hold int64 tokens"):
         fit_aggregate_prior(model, guide, rows(30).float())
-
-
-@pytest.fixture
-def _unchecked():
-    import jaxtyping
-
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
-import jaxtyping
 import pytest
 import torch
 
@@ -24,15 +23,6 @@ import parts  # noqa: E402
 VOCAB, LENGTH, LATENT = 5, 3, 2
 SIZE = {"hidden_size": 16, "depth": 1, "embedding_size": 4, "modulation_size": 8, "dropout": 0.5}
 METRICS = {"loss": 3.456, "reconstruction": 3.0, "kl": 0.456, "grad_norm": 1.0, "sequences_per_second": 1234.5}
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library; it is slow and draws random numbers."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 def make_pair():

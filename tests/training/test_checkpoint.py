@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 
-import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,15 +23,6 @@ from vadd.training import load_checkpoint, save_checkpoint
 VOCAB, LENGTH, LATENT = 5, 4, 2
 SIZE = {"hidden_size": 16, "depth": 1, "modulation_size": 8}
 HEADER = "checkpoint.json"
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 def perturb(*parts):

@@ -6,7 +6,6 @@ import random
 import warnings
 from dataclasses import replace
 
-import jaxtyping
 import numpy
 import pyro
 import pyro.distributions as dist
@@ -27,15 +26,6 @@ from vadd.training import LatentCollapseWarning, LatentMonitor
 
 VOCAB, LENGTH, LATENT = 8, 4, 4
 SIZE = {"hidden_size": 32, "depth": 1, "embedding_size": 8, "modulation_size": 16}
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library; it is slow and draws random numbers."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 class BlindDenoiser(Denoiser):

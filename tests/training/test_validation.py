@@ -4,7 +4,6 @@ import json
 import math
 import random
 
-import jaxtyping
 import numpy
 import pyro.distributions as dist
 import pytest
@@ -20,15 +19,6 @@ from vadd.training.validation import BoundValidation
 
 VOCAB, LENGTH, LATENT = 5, 3, 2
 SIZE = {"hidden_size": 16, "depth": 1, "embedding_size": 4, "modulation_size": 8}
-
-
-@pytest.fixture
-def _unchecked():
-    """Without the type checker of the tests, as users run the library; it is slow and draws random numbers."""
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
 class NoisyRecognition(Recognition):
