@@ -38,7 +38,7 @@ ALLOWED = {
     "storage": _SAMPLERS | {"priors", "backbones"},
     "training": _EVALUATION | {"storage"},
     "recipes": _EVALUATION | {"storage", "training"},
-    "metrics": {"errors", "types"},
+    "metrics": {"errors", "types", "storage"},
     "data": {"errors", "types"},
     "plotting": {"errors", "types"},
     "reporting": {"errors"},

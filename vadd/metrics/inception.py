@@ -1,6 +1,5 @@
 """The features that the FID is defined by."""
 
-import hashlib
 import pickle
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from vadd.errors import ConfigError, DataError
 from vadd.metrics.pixels import to_uint8
+from vadd.storage.files import sha256
 
 __all__ = ["InceptionFeatures"]
 
@@ -89,8 +89,7 @@ def _verify(path: Path) -> None:
     """Raise unless this is the file of the original weights, and loading it can execute nothing."""
     remedy = f"download {_URL} and place it at {path}, or name the file with weights="
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(path)
         if not digest.startswith(_SHA256_START):
             raise DataError(
                 f"{path} does not hold the weights of the FID's network: its sha256 begins with {digest[:8]}, expected "

@@ -1,16 +1,15 @@
 """Trained classifiers as files: distances compare only if they were measured with the same one."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from vadd.errors import CheckpointError, ConfigError
 from vadd.metrics.image_classifier import ImageClassifier
+from vadd.storage.files import put_in_place, save_tensors, sha256, write_text
 
 __all__ = ["load_image_classifier", "save_image_classifier"]
 
@@ -40,12 +39,12 @@ def save_image_classifier(
     partial = folder / (_WEIGHTS + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial)
+        save_tensors(tensors, partial)
         arguments = {name: getattr(classifier, name) for name in _ARGUMENTS}
-        header = {"format_version": _VERSION, "arguments": arguments, "sha256": _sha256(partial), "notes": notes or {}}
+        header = {"format_version": _VERSION, "arguments": arguments, "sha256": sha256(partial), "notes": notes or {}}
         text = json.dumps(header, indent=2, allow_nan=False) + "\n"
-        os.replace(partial, folder / _WEIGHTS)
-        (folder / _HEADER).write_text(text, encoding="utf-8")  # last: with other weights the hash does not fit
+        put_in_place(partial, folder / _WEIGHTS)
+        write_text(folder / _HEADER, text)  # last: with other weights the hash does not fit
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         if partial.is_file():
             partial.unlink()
@@ -71,7 +70,7 @@ def load_image_classifier(folder: str | Path) -> tuple[ImageClassifier, dict[str
             )
         arguments = {name: header["arguments"][name] for name in _ARGUMENTS}
         arguments["image_shape"] = tuple(arguments["image_shape"])
-        if _sha256(folder / _WEIGHTS) != header["sha256"]:
+        if sha256(folder / _WEIGHTS) != header["sha256"]:
             raise CheckpointError(f"{folder / _WEIGHTS} is damaged or belongs to another classifier; save it again.")
         classifier = ImageClassifier(**arguments)
         classifier.load_state_dict(load_file(folder / _WEIGHTS))
@@ -85,8 +84,3 @@ def load_image_classifier(folder: str | Path) -> tuple[ImageClassifier, dict[str
         raise
     except (OSError, SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the classifier in {folder} cannot be read: {error}; save it again.") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
