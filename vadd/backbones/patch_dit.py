@@ -4,6 +4,7 @@ Reference: Peebles and Xie, "Scalable Diffusion Models with Transformers", arXiv
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ __all__ = ["PatchDiTDenoiser", "PatchDiTRecognition"]
 
 
 class _PatchTrunk(nn.Module):
-    """Embeds the tokens and joins those of a patch to one position of a transformer."""
+    """Embeds the tokens and joins those of a patch to one position of a transformer, built with ``options``."""
 
     def __init__(
         self,
@@ -35,13 +36,7 @@ class _PatchTrunk(nn.Module):
         embedding_size: int,
         uses_value: bool,
         hidden_size: int,
-        depth: int,
-        num_heads: int,
-        positions: str,
-        reads_time: bool,
-        num_classes: int | None,
-        modulation_size: int,
-        dropout: float,
+        **options: Any,
     ) -> None:
         super().__init__()
         check_sizes(patch=patch, embedding_size=embedding_size)
@@ -60,13 +55,7 @@ class _PatchTrunk(nn.Module):
             latent_shape,
             reads_target=False,
             hidden_size=hidden_size,
-            depth=depth,
-            num_heads=num_heads,
-            positions=positions,
-            reads_time=reads_time,
-            num_classes=num_classes,
-            modulation_size=modulation_size,
-            dropout=dropout,
+            **options,
         )
         self.project = nn.Linear(self.patch_tokens * embedding_size, hidden_size)
         initialize_fan_in(self.project)
