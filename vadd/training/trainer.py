@@ -204,13 +204,11 @@ class Trainer:
         if self.kl_schedule is not None:
             self.objective.kl_weight = self.kl_schedule(self.step)
         batch = processes.gather(rows)
-        if self.device.type == "cpu":  # where looking at values makes nobody wait
-            flags = {name: batch.get(name) for name in ("is_frozen", "is_padding")}
-            self.model.process.check_tokens(batch["x_0"], **flags)
-        processes_of = self.objective.process, self.model.process
-        with checks_on(window.is_first, *processes_of):
+        checked = self.objective.process, self.model.process
+        # On a CPU looking at values makes nobody wait.
+        with checks_on(window.is_first or self.device.type == "cpu", *checked):
             drawn = self.objective.draw(self.model, **batch)
-        with checks_on(False, *processes_of):
+        with checks_on(False, *checked):
             self.optimizer.zero_grad(set_to_none=True)
             noise = torch.Generator(self.device)
             for first, is_last in processes.parts():
