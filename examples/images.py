@@ -179,11 +179,9 @@ def _finish(
         {name: value.to(device) for name, value in rows_of(images, num, args).items()}
         for images, num in ((data.train, preset.num_refit), (data.validation, preset.num_rows))
     )
-    if recipe.refits_prior:
-        recipe.refit_prior(model, guide, training["x_0"], condition=training.get("condition"))
     steps = tuple(steps for steps in preset.steps if steps <= 20)  # more of them take the plan of the last
     options = {"num_latents": preset.num_latents, "rows_per_call": preset.rows_per_call}
-    recipe.finish(model, guide, validation.pop("x_0"), num_steps=steps, **options, **validation)
+    recipe.finish(model, guide, validation.pop("x_0"), training=training, num_steps=steps, **options, **validation)
 
 
 def flops_per_update(data: Data, preset: Preset, args: argparse.Namespace, num_rows: int = 4) -> float:

@@ -127,3 +127,18 @@ def test_networks_with_other_latents_are_refused():
     denoiser, _, process = parts(2)
     with pytest.raises(ConfigError, match="denoiser and recognition disagree on latent_shape"):
         get_recipe().pair(denoiser, MLPRecognition(4, 2, 3, **SIZE), process)
+
+
+def test_the_prior_is_fitted_under_conditions():
+    denoiser = MLPDenoiser(4, 2, 2, num_classes=2, **SIZE)
+    recognition = MLPRecognition(4, 2, 2, num_classes=2, **SIZE)
+    recipe, seen = get_recipe(), []
+    model, guide = recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), 4))
+    encode = guide.encode
+    guide.encode = lambda x_0, **options: seen.append(options.get("condition")) or encode(x_0, **options)
+    with torch.no_grad():
+        model.prior.loc.add_(5.0)  # far from every posterior
+    old, x_0 = model.prior, torch.randint(4, (60, 2))
+    recipe.refit_prior(model, guide, {"x_0": x_0, "condition": torch.arange(60) % 2})
+    assert model.prior is not old
+    assert all(condition is not None for condition in seen)

@@ -1,6 +1,6 @@
 """Ready combinations of prior, objective, KL schedule and sampler."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ class Recipe:
         guide: RecognitionGuide,
         validation: Tokens,
         *,
-        training: Int[Tensor, "rows dim"] | None = None,
+        training: Int[Tensor, "rows dim"] | Mapping[str, Tensor] | None = None,
         num_steps: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
         **options: Any,
     ) -> GateFit | None:
@@ -114,7 +114,8 @@ class Recipe:
         Args:
             model, guide: the trained pair.
             validation: sequences, other than those that the result is judged on.
-            training: sequences to fit the prior on; without them it stays.
+            training: sequences to fit the prior on, or a mapping of ``x_0``, ``is_padding`` and ``condition``; without
+                them it stays.
             num_steps: the numbers of steps to choose a gate for.
             **options: further ones of :func:`~vadd.evaluation.fit_gate`.
         """
@@ -127,14 +128,11 @@ class Recipe:
         return fit
 
     @staticmethod
-    def refit_prior(
-        model: VADDModel, guide: RecognitionGuide, training: Tokens, *, condition: Tensor | None = None
-    ) -> AggregateFit:
+    def refit_prior(model: VADDModel, guide: RecognitionGuide, training: Tokens | Mapping[str, Tensor]) -> AggregateFit:
         """Fit a mixture to the posteriors, and give it to the model where it gains more than two standard errors."""
-        condition = None if condition is None else condition[:REFIT_ROWS]
-        fit = fit_aggregate_prior(
-            model, guide, training[:REFIT_ROWS], num_components=REFIT_COMPONENTS, condition=condition
-        )
+        given = {"x_0": training} if isinstance(training, Tensor) else training
+        rows: dict[str, Any] = {name: value[:REFIT_ROWS] for name, value in given.items()}
+        fit = fit_aggregate_prior(model, guide, rows.pop("x_0"), num_components=REFIT_COMPONENTS, **rows)
         if fit.gain > 2 * fit.stderr:
             model.prior = fit.prior
         return fit
