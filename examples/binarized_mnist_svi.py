@@ -15,19 +15,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from vadd.backbones import UNET_PRESETS
 from vadd.data import ImageTokens, load_binarized_mnist, load_mnist_tokens
 from vadd.errors import DataError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import images  # noqa: E402
-from image_data import Data, Preset  # noqa: E402
+from image_data import Data, Preset, split, unet_of  # noqa: E402
 
-PAPER_UNET = {
-    name: value
-    for name, value in UNET_PRESETS["mnist"].items()
-    if name not in ("image_shape", "vocab_size", "latent_shape")
-}
+PAPER_UNET = unet_of("mnist")
 PRESETS = {
     "smoke": Preset(
         {"channels": 8, "multipliers": (1, 2), "depth": 1, "num_heads": 2},
@@ -117,11 +112,6 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
 def first(data: ImageTokens, num: int | None) -> ImageTokens:
     """The first images, all for None."""
     return data if num is None else data.select(slice(num))
-
-
-def split(data: ImageTokens, num: int) -> tuple[ImageTokens, ImageTokens]:
-    """All but the last images, and these."""
-    return data.select(slice(len(data) - num)), data.select(slice(len(data) - num, len(data)))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

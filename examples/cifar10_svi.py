@@ -15,18 +15,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from vadd.backbones import UNET_PRESETS
 from vadd.data import load_cifar10_tokens
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import images  # noqa: E402
-from image_data import Data, Preset  # noqa: E402
+from image_data import Data, Preset, split, unet_of  # noqa: E402
 
-PAPER_UNET = {
-    name: value
-    for name, value in UNET_PRESETS["cifar10"].items()
-    if name not in ("image_shape", "vocab_size", "latent_shape")
-}
+PAPER_UNET = unet_of("cifar10")
 PRESETS = {
     "smoke": Preset(
         {"channels": 8, "multipliers": (1, 1, 1), "depth": 1, "num_heads": 2, "embedding_size": 4},
@@ -102,8 +97,7 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
     options = {"subset": args.subset, "download": args.download}
     train = load_cifar10_tokens(args.data_root, train=True, num=preset.num_train, **options)
     test = load_cifar10_tokens(args.data_root, train=False, num=preset.num_train, **options)
-    num = len(train) - preset.num_validation
-    kept, validation = train.select(slice(num)), train.select(slice(num, len(train)))
+    kept, validation = split(train, preset.num_validation)
     unit = "nats per image, bits per dimension over 32x32 pixels of 3 channels"
     return Data("cifar10", kept, validation, test, (train, test), unit, args.mirrored)
 

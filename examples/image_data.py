@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vadd.backbones import UNET_PRESETS
 from vadd.data import ImageTokens
 
 NUM_CLASSES = 10
@@ -78,6 +79,17 @@ class Data:
     classified: tuple[ImageTokens, ImageTokens] | None
     unit: str
     mirrored: bool = False
+
+
+def split(data: ImageTokens, num: int) -> tuple[ImageTokens, ImageTokens]:
+    """All but the last images, and these."""
+    return data.select(slice(len(data) - num)), data.select(slice(len(data) - num, len(data)))
+
+
+def unet_of(name: str) -> dict[str, Any]:
+    """The U-Net of a preset of the library, without what the data and the model decide."""
+    decided = ("image_shape", "vocab_size", "latent_shape")
+    return {option: value for option, value in UNET_PRESETS[name].items() if option not in decided}
 
 
 class SomeWithoutLabel(Dataset):
