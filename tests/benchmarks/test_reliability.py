@@ -49,6 +49,18 @@ def test_smoke_run_survives_and_reports(tmp_path):
         assert results["trainer"][0][clock]["ratio"]["median"] > 0
 
 
+@pytest.mark.slow
+def test_all_faults_are_survived(tmp_path):
+    script = str(ROOT / "benchmarks" / "reliability.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script, "--out", str(tmp_path)], env=environment, timeout=3600)
+    assert done.returncode == 0
+    faults = json.loads((tmp_path / "reliability.json").read_text())["results"]["faults"]
+    assert all(row["tried"] == row["survived"] > 0 for row in faults)
+    assert sum(faults[0]["kills"].values()) == 20
+    assert faults[0]["kills"]["save"] > 0
+
+
 def test_a_check_that_fails_is_listed_and_not_survived(benchmark):
     fault = benchmark.Fault("fire", "It goes out.")
     fault.add(2.0, "help", it_burns=True)
