@@ -295,15 +295,15 @@ def interrupted(at, interrupt, *, late=False, calls=CALLS):
         return wrapper
 
     def half(tensors, path):
-        snapshots_save_file(tensors, path)
+        snapshots_save_tensors(tensors, path)
         if len(made) + 1 == at:
             os.truncate(path, path.stat().st_size // 2)
 
-    snapshots_save_file = snapshots_module.save_file
+    snapshots_save_tensors = snapshots_module.save_tensors
     with pytest.MonkeyPatch.context() as patch:
         for name in calls:
             patch.setattr(os, name, wrapped(name, getattr(os, name)))
-        patch.setattr(snapshots_module, "save_file", wrapped("save_file", half))
+        patch.setattr(snapshots_module, "save_tensors", wrapped("save_tensors", half))
         yield made
 
 
@@ -348,7 +348,7 @@ def test_killed_at_any_change_of_the_file_system_nothing_is_lost(tmp_path, two, 
         assert_whole(folder, {step})
         shutil.rmtree(folder)
     assert at > 15
-    assert {"fsync", "rename", "replace", "save_file", "mkdir", "unlink", "rmdir"} <= set(made)
+    assert {"fsync", "rename", "replace", "save_tensors", "mkdir", "unlink", "rmdir"} <= set(made)
 
 
 def test_killed_again_while_cleaning_up_nothing_is_lost(tmp_path, two):
@@ -699,3 +699,13 @@ def test_the_whole_one_of_two_of_a_step_is_kept(tmp_path, two):
             save(snapshots, 4)
         assert names(folder) == step_names(1, 2, 3)
         assert_whole(folder, {3})
+
+
+def test_files_of_a_snapshot_have_the_permissions_of_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = save(Snapshots(tmp_path), 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {0o640}, modes

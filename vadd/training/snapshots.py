@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 
 from vadd.errors import CheckpointError, ConfigError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.storage.files import make_durable, sync_folder
+from vadd.storage.files import make_durable, save_tensors, sync_folder
 from vadd.training.checkpoint import save_checkpoint
 from vadd.training.manifest import read_file, read_manifest, verify_file, write_manifest
 from vadd.training.tree import pack, unpack
@@ -114,7 +114,7 @@ class Snapshots:
             partial = _hidden(final, "partial")
             try:
                 partial.mkdir()
-                save_file(tensors, partial / _STATE)
+                save_tensors(tensors, partial / _STATE)
                 make_durable(partial / _STATE)
                 notes = {"step": step, "averaged": averaged is not None}
                 save_checkpoint(partial / _MODEL, *(averaged or (model, guide)), notes=notes)
