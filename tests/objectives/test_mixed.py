@@ -41,7 +41,7 @@ from .test_finite_step import (
 )
 from .test_null_latent import exact_null_bound
 from .test_shared import WatchedPrior
-from .test_steps import WITH_INFINITY, _unchecked, average  # noqa: F401
+from .test_steps import WITH_INFINITY, average
 
 LAW = StepLaw((1, 4), (0.6, 0.4))
 
