@@ -40,6 +40,7 @@ ALLOWED = {
     "recipes": _EVALUATION | {"storage", "training"},
     "metrics": {"errors", "types", "storage"},
     "data": {"errors", "types"},
+    "text": {"errors", "registry", "types", "data"},
     "plotting": {"errors", "types"},
     "reporting": {"errors"},
 }

@@ -1,0 +1,1 @@
+"""Text: tokenizers, documents, and rows of tokens."""
