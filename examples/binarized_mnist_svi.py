@@ -45,7 +45,7 @@ PRESETS = {
         {"channels": 16, "multipliers": (1, 2, 4), "depth": 1, "num_heads": 4},
         {"patch": 4, "hidden_size": 128, "depth": 4, "num_heads": 4},
         latent_size=32,
-        num_updates=4000,
+        num_updates=6000,
         batch_size=64,
         minutes=50,
         num_refit=2000,

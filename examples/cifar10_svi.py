@@ -45,7 +45,7 @@ PRESETS = {
         {"channels": 32, "multipliers": (1, 2, 4), "depth": 1, "num_heads": 4},
         {"patch": 4, "hidden_size": 192, "depth": 4, "num_heads": 4, "feature_size": 32},
         latent_size=64,
-        num_updates=2000,
+        num_updates=4000,
         batch_size=32,
         minutes=50,
         num_refit=1000,

@@ -99,8 +99,9 @@ def build(data: Data, preset: Preset, args: argparse.Namespace) -> Pair:
         recognition: Any = EmptyRecognition()
     else:
         width = "channels" if is_unet else "hidden_size"
-        light = {**options, width: options[width] // 2} if recipe.name == "default" else options
-        recognition = make_recognition(images.image_shape, images.num_levels, latent_size, **light)
+        trunk = {name: value for name, value in options.items() if name != "feature_size"}  # that is of the head
+        light = {width: options[width] // 2} if recipe.name == "default" else {}
+        recognition = make_recognition(images.image_shape, images.num_levels, latent_size, **trunk | light)
     return recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), images.num_levels))
 
 
@@ -182,6 +183,29 @@ def _finish(
     steps = tuple(steps for steps in preset.steps if steps <= 20)  # more of them take the plan of the last
     options = {"num_latents": preset.num_latents, "rows_per_call": preset.rows_per_call}
     recipe.finish(model, guide, validation.pop("x_0"), training=training, num_steps=steps, **options, **validation)
+
+
+def updates_of(data: Data, preset: Preset, args: argparse.Namespace) -> Callable[[], None]:
+    """One update of a fresh pair a call, on the same rows, to see how long it takes."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pair = build(data, preset, args)
+    model, guide = (part.to(device) for part in pair)
+    objective = recipe_of(args).objective(model.process)
+    loss = objective(model, guide)
+    parameters = [p for part in pair for p in part.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, fused=True)
+    rows = {name: value.to(device) for name, value in rows_of(data.train, preset.batch_size, args).items()}
+    is_half = preset.precision == "bf16"
+
+    def update() -> None:
+        drawn = objective.draw(model, **rows)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=is_half):
+            value = loss(drawn)
+        value.backward()
+        optimizer.step()
+
+    return update
 
 
 def flops_per_update(data: Data, preset: Preset, args: argparse.Namespace, num_rows: int = 4) -> float:

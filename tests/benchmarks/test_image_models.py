@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,63 +11,112 @@ import pytest
 pytest.importorskip("matplotlib")
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "image_models.py"
-SPEED = {"mdm": 100.0, "paper": 50.0, "default": 80.0}
+SECONDS = {"mdm": 1.0, "paper": 2.0, "default": 1.25}
 
 
 @pytest.fixture
-def benchmark():
+def benchmark(monkeypatch):
     spec = importlib.util.spec_from_file_location("image_models", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "time_updates", lambda example, options: {m: SECONDS[m] for m in options})
+    monkeypatch.setattr(module.images, "run_folder", lambda data, preset, args: args.out / f"run-{args.num_updates}")
     return module
 
 
-def example(calls, is_finished=True):
+def example(calls):
     """Stands in for an example: a report of the form of its own, made up."""
+
+    def parse(argv):
+        value = {name: argv[argv.index(name) + 1] for name in ("--num-updates", "--out", "--preset")}
+        return SimpleNamespace(
+            num_updates=int(value["--num-updates"]), out=Path(value["--out"]), preset=value["--preset"]
+        )
 
     def main(argv):
         calls.append(argv)
+        args = parse(argv)
         model = "mdm" if "--baseline" in argv else argv[argv.index("--recipe") + 1]
-        updates = int(argv[argv.index("--num-updates") + 1]) if "--num-updates" in argv else 1000
+        if "--baseline" in argv:
+            training = args.out / f"run-{args.num_updates}" / "training"
+            training.mkdir(parents=True, exist_ok=True)
+            with (training / "history").open("a") as file:
+                file.write(f"{args.num_updates} ")
         nats = [10.0, 12.0, 14.0] if model != "default" else [9.0, 10.5, 13.5]
         rows = [{"name": f"T={t}", "steps": t, "nats": 1.0, "stderr": 0.1, "of_each_image": nats} for t in (1, 2)]
         return {
             "model": model,
-            "updates": updates,
-            "is_finished": is_finished,
-            "training": {"images_per_second": SPEED[model]},
+            "updates": args.num_updates,
             "bounds": [*rows, {"name": "marginal", "nats": 1.0, "stderr": 0.1}],
             "distances": {"rows": [{"steps": None, "Fréchet": 0.1}, {"steps": 1, "Fréchet": 2.0}]},
         }
 
-    return SimpleNamespace(main=main, PRESETS={"smoke": None})
+    preset = SimpleNamespace(num_updates=1000)
+    return SimpleNamespace(main=main, parse=parse, load=lambda args, preset: None, PRESETS={"smoke": preset})
 
 
-def test_all_models_get_the_same_updates_and_then_the_time_of_the_mdm(benchmark, tmp_path):
+def results_of(benchmark, tmp_path, calls, *options):
+    given = ["--preset", "smoke", "--out", str(tmp_path), "--runs", str(tmp_path / "runs"), *options]
+    benchmark.compare(example(calls), "noise", given)
+    return json.loads((tmp_path / "noise.json").read_text())["results"]
+
+
+def test_all_models_get_the_same_updates_and_the_mdm_the_time_of_each_of_them(benchmark, tmp_path):
     calls = []
-    benchmark.compare(example(calls), "noise", ["--preset", "smoke", "--out", str(tmp_path), "--data-root", "here"])
-    results = json.loads((tmp_path / "noise.json").read_text())["results"]
-    made = {(run["equal"], run["model"]): run["updates"] for run in results["runs"]}
-    assert made == {
-        **{("updates", model): 1000 for model in SPEED},
-        **{("time", model): 10 * SPEED[model] for model in SPEED},
-    }
+    results = results_of(benchmark, tmp_path, calls, "--data-root", "here")
+    made = [(run["model"], run["updates"], run["as_long_as"]) for run in results["runs"]]
+    assert made == [
+        *((model, 1000, None) for model in SECONDS),
+        ("mdm", 2000, "paper"),
+        ("mdm", 1250, "default"),
+    ]
     assert all(argv[:2] == ["--data-root", "here"] for argv in calls)
     assert (tmp_path / "noise.png").stat().st_size > 10_000
 
 
-def test_time_is_not_granted_alike_where_it_was_not_measured_to_the_end(benchmark, tmp_path):
-    given = ["--preset", "smoke", "--out", str(tmp_path)]
-    benchmark.compare(example([], is_finished=False), "noise", given)
-    results = json.loads((tmp_path / "noise.json").read_text())["results"]
-    assert {run["equal"] for run in results["runs"]} == {"updates"}
+def test_the_longer_runs_go_on_from_the_end_of_the_shorter_one(benchmark, tmp_path):
+    results_of(benchmark, tmp_path, [])
+    runs = tmp_path / "runs"
+    assert (runs / "run-2000" / "training" / "history").read_text() == "1000 2000 "
+    assert (runs / "run-1250" / "training" / "history").read_text() == "1000 1250 "
+    assert (runs / "run-1000" / "training" / "history").read_text() == "1000 "
+
+
+def test_updates_are_timed_in_turns(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("image_models", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    order = []
+    updates = {"mdm": 0.0, "paper": 0.02}
+
+    def updates_of(data, preset, args):
+        def update():
+            order.append(args.model)
+            time.sleep(updates[args.model])
+
+        return update
+
+    monkeypatch.setattr(module.images, "updates_of", updates_of)
+    fake = SimpleNamespace(
+        parse=lambda argv: SimpleNamespace(model=argv[0], preset="smoke"), load=lambda *_: None, PRESETS={"smoke": None}
+    )
+    seconds = module.time_updates(fake, {model: [model] for model in updates})
+    assert order == ["mdm", "paper"] * (module.TURNS + 1)
+    assert seconds["paper"] >= 0.02 > seconds["mdm"]
 
 
 def test_bounds_are_compared_image_by_image(benchmark, tmp_path):
-    benchmark.compare(example([]), "noise", ["--preset", "smoke", "--out", str(tmp_path), "--equal", "updates"])
-    results = json.loads((tmp_path / "noise.json").read_text())["results"]
-    gaps = results["default_minus_others"]
-    assert {(gap["against"], gap["steps"]) for gap in gaps} == {(m, t) for m in ("mdm", "paper") for t in (1, 2)}
+    results = results_of(benchmark, tmp_path, [])
+    compared = {(gap["model"], gap["against"], gap["equal"]) for gap in results["differences"]}
+    assert compared == {
+        ("default", "mdm", "updates"),
+        ("default", "paper", "updates"),
+        ("paper", "mdm", "updates"),
+        ("default", "mdm", "time"),
+        ("paper", "mdm", "time"),
+    }
     # Differences -1, -1.5, -0.5.
+    gaps = [gap for gap in results["differences"] if gap["model"] == "default"]
+    assert [gap["steps"] for gap in gaps] == [1, 2] * 3
     assert all(gap["nats"] == pytest.approx(-1) and gap["stderr"] == pytest.approx(0.5 / 3**0.5) for gap in gaps)
     assert all("of_each_image" not in row for run in results["runs"] for row in run["bounds"])

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +107,19 @@ def test_cifar10_runs_on_classes_and_without_a_latent(cifar10, data_root, tmp_pa
     folder = folder_in(tmp_path)
     assert not (folder / "latents.png").exists()
     assert (folder / "samples.png").exists()
+
+
+@pytest.mark.parametrize("recipe", [["--recipe", "default"], ["--recipe", "paper"], ["--baseline", "mdm"]])
+@pytest.mark.parametrize("backbone", ["unet", "patch-dit"])
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu-30min", "paper"])
+def test_every_preset_builds_every_model(mnist, cifar10, recipe, backbone, preset):
+    for example, shape, num_levels in ((mnist, (32, 32), 2), (cifar10, (32, 32, 3), 256)):
+        args = example.parse(["--preset", preset, "--backbone", backbone, *recipe])
+        data = SimpleNamespace(train=SimpleNamespace(image_shape=shape, num_levels=num_levels))
+        with torch.device("meta"):
+            model, guide = example.images.build(data, example.PRESETS[preset], args)
+        assert model.has_latent == ("mdm" not in recipe)
+        assert bool(list(guide.parameters())) == model.has_latent
 
 
 def test_the_head_for_ordinal_values_can_be_chosen(cifar10):
