@@ -106,7 +106,7 @@ def _write(runs: list[dict[str, Any]], name: str, args: argparse.Namespace) -> N
 
 
 def _without_images(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "of_each_image"}
+    return {key: value for key, value in row.items() if key != "of_each_sequence"}
 
 
 def _finite_steps(run: dict[str, Any]) -> dict[int, dict[str, Any]]:
@@ -132,7 +132,7 @@ def gaps(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for ours, theirs, equal in _pairs(runs):
         a, b = _finite_steps(ours), _finite_steps(theirs)
         for steps in (steps for steps in a if steps in b):
-            pairs = zip(a[steps]["of_each_image"], b[steps]["of_each_image"], strict=True)
+            pairs = zip(a[steps]["of_each_sequence"], b[steps]["of_each_sequence"], strict=True)
             differences = [x - y for x, y in pairs]
             table.append(
                 {

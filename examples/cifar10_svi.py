@@ -19,6 +19,7 @@ from vadd.data import load_cifar10_tokens
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import images  # noqa: E402
+import runs  # noqa: E402
 from image_data import Data, Preset, split, unet_of  # noqa: E402
 
 PAPER_UNET = unet_of("cifar10")
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Train, evaluate, and write everything down; the report."""
     args = parse(argv)
     preset = PRESETS[args.preset]
-    return images.run(images.load_or_explain(lambda: load(args, preset), HINT), preset, args)
+    return images.run(runs.load_or_explain(lambda: load(args, preset), HINT), preset, args)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """What is trained on, and how large a run is."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,50 +14,26 @@ from torch.utils.data import Dataset
 from vadd.backbones import UNET_PRESETS
 from vadd.data import ImageTokens
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from runs import Size  # noqa: E402
+
 NUM_CLASSES = 10
 NO_LABEL_SHARE = 10  # one of so many rows is trained on without its label
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How large a run is.
+class Preset(Size):
+    """How large a run is, and its networks.
 
     Attributes:
         unet, patch_dit: options of the two kinds of networks.
-        latent_size: components of the latent.
-        num_updates, batch_size, learning_rate, ema_decay, precision, minutes: of training; see ``TrainerConfig``.
         num_train: the first training images alone; None for all.
-        num_validation: of the training images, held out for validation and the choice of each jump's latent.
-        num_refit: training images that the prior is fitted to anew, where the recipe does so.
-        num_rows: test images on which bounds are evaluated.
-        num_latents: latents inside the bounds' logarithms.
-        num_draws: masks of each image, for bounds that take few network calls a draw.
-        num_jumps: most jumps visited in a draw of a finite-step bound, where each jump's latent is its own.
-        steps: numbers of sampling steps.
-        num_samples: samples for each of them.
-        rows_per_call: images that run through a network together, in evaluation.
         classifier_epochs: passes of the classifier over its training images.
     """
 
     unet: Mapping[str, Any]
     patch_dit: Mapping[str, Any]
-    latent_size: int
-    num_updates: int
-    batch_size: int
-    learning_rate: float = 1e-3
-    ema_decay: float = 0.999
-    precision: str = "no"
-    minutes: float | None = None
     num_train: int | None = None
-    num_validation: int = 1000
-    num_refit: int = 10_000
-    num_rows: int = 256
-    num_latents: int = 8
-    num_draws: int = 4
-    num_jumps: int = 16
-    steps: tuple[int, ...] = (1, 2, 4, 8, 10, 20, 30, 50, 100)
-    num_samples: int = 1000
-    rows_per_call: int = 64
     classifier_epochs: int = 3
 
 

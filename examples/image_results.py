@@ -1,7 +1,6 @@
 """Bounds and distances of a model of images, in one table each."""
 
 import argparse
-import math
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vadd import RecognitionGuide, VADDModel
-from vadd.evaluation import BoundResult, diagnose_latent, log_likelihood_bound
+from vadd.evaluation import diagnose_latent
 from vadd.metrics import (
     ImageFeatures,
     InceptionFeatures,
@@ -22,16 +21,12 @@ from vadd.metrics import (
     save_image_classifier,
     train_image_classifier,
 )
-from vadd.samplers.gate import resolve_plan
-from vadd.samplers.latents import default_latents
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import runs  # noqa: E402
 from image_data import NUM_CLASSES, Data, Preset, rows_of  # noqa: E402
 
-RATIOS = (0.25, 0.5, 0.75, 1.0)
 MOST_COMPARED = 5000  # rows of which neighbours are sought, whose number is squared
-# What a bound may cost: network calls for one image and one draw, beyond which it is left out.
-MOST_CALLS = 4000
 
 
 def evaluate(
@@ -39,62 +34,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every bound, every distance and what the latent carries."""
     rows = {key: x.to(model.null_latent.device) for key, x in rows_of(data.test, preset.num_rows, args).items()}
-    report: dict[str, Any] = {"bounds": bounds(model, guide, rows, preset, args.seed)}
+    report: dict[str, Any] = {"bounds": runs.bounds(model, guide, rows, preset, args.seed)[0]}
     if model.has_latent:
         options: dict[str, Any] = {"num_latents": max(2, preset.num_latents), "rows_per_call": preset.rows_per_call}
         report["latent"] = str(diagnose_latent(model, guide, **rows, **options, seed=args.seed))
     return report | {"distances": distances(model, data, preset, args)}
-
-
-def bounds(
-    model: VADDModel, guide: RecognitionGuide, rows: dict[str, Any], preset: Preset, seed: int
-) -> list[dict[str, Any]]:
-    """Bounds for samplers, from the model's own one on; the published metric, which bounds none, comes last."""
-    table = []
-    num_latents = preset.num_latents if model.has_latent else 1
-    dim = rows["x_0"].shape[1]
-
-    def add(kind: str, title: str, latents: int = 1, **options: Any) -> None:
-        start = time.perf_counter()
-        given = {**rows, "seed": seed, "rows_per_call": preset.rows_per_call, **options}
-        result = log_likelihood_bound(model, guide, bound=kind, num_latents=latents, **given)  # pyright: ignore
-        table.append({"name": title, **_figures(result), "seconds": round(time.perf_counter() - start, 2)})
-        if kind == "finite-step":  # models are compared image by image, on the same masks
-            table[-1] |= {"steps": options["num_steps"], "of_each_image": _rounded(result.nats_per_sequence)}
-
-    for steps in (*(steps for steps in preset.steps if steps < dim), dim):
-        plan = set(resolve_plan(default_latents(model), steps))
-        visits_all = len(plan) > 1 or plan == {"shared"}
-        num_jumps = steps if visits_all else min(steps, preset.num_jumps)
-        if num_jumps * (1 if plan == {"null"} else num_latents) <= MOST_CALLS:
-            options = {} if visits_all else {"num_jumps": num_jumps}
-            add("finite-step", f"finite-step, T={steps}", num_latents, num_steps=steps, **options)
-    add("marginal", "marginal", num_latents, num_draws=preset.num_draws)
-    add("continuous", "continuous", num_draws=preset.num_draws)
-    if model.has_latent:
-        for steps in (1, 10):
-            if steps in preset.steps:
-                add("shared-latent", f"shared-latent, T={steps}", num_latents, num_steps=steps)
-        add("shared-latent", "shared-latent, infinitely many steps", num_jumps=preset.num_jumps)
-    for ratio in RATIOS:
-        add("conditional", f"one jump, {ratio:.0%} masked", num_latents, mask_ratio=ratio, num_draws=1)
-    add("delbo", "DELBO, the published metric", num_draws=preset.num_draws)
-    return table
-
-
-def _figures(result: BoundResult) -> dict[str, Any]:
-    bits = result.delbo_bits_per_dim if result.kind == "delbo" else result.bits_per_dim
-    return {
-        "nats": result.nats,
-        "stderr": result.stderr if math.isfinite(result.stderr) else None,
-        "bits_per_dim": bits,
-        "bounds": result.bounds,
-        "num_latents": result.num_latents,
-    }
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]
 
 
 def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) -> tuple[ImageFeatures | None, str]:
@@ -172,15 +116,7 @@ def _compare(network: ImageFeatures, real: Tensor, fake: Tensor) -> dict[str, fl
 
 def print_tables(report: dict[str, Any]) -> None:
     """Bounds and distances, a line each."""
-    state = "" if report["is_finished"] else " so far"
-    print(f"\n{report['model']} on {report['data']} after {report['updates']} updates{state}; {report['unit']}")
-    print(f"{'bound':<38}{'nats':>20}{'bits per dim':>14}  of")
-    for row in report["bounds"]:
-        stderr = "" if row["stderr"] is None else f" ± {row['stderr']:.2f}"
-        cells = f"{row['nats']:.2f}{stderr}"
-        print(f"{row['name']:<38}{cells:>20}{row['bits_per_dim']:>14.4f}  {row['bounds'] or 'no likelihood'}")
-    if "latent" in report:
-        print(report["latent"])
+    runs.print_bounds(report)
     rows = report["distances"]["rows"]
     print(f"\ndistances: {report['distances']['features']}")
     if rows:

@@ -43,7 +43,7 @@ def example(calls):
             with (training / "history").open("a") as file:
                 file.write(f"{args.num_updates} ")
         nats = [10.0, 12.0, 14.0] if model != "default" else [9.0, 10.5, 13.5]
-        rows = [{"name": f"T={t}", "steps": t, "nats": 1.0, "stderr": 0.1, "of_each_image": nats} for t in (1, 2)]
+        rows = [{"name": f"T={t}", "steps": t, "nats": 1.0, "stderr": 0.1, "of_each_sequence": nats} for t in (1, 2)]
         return {
             "model": model,
             "updates": args.num_updates,
@@ -119,4 +119,4 @@ def test_bounds_are_compared_image_by_image(benchmark, tmp_path):
     gaps = [gap for gap in results["differences"] if gap["model"] == "default"]
     assert [gap["steps"] for gap in gaps] == [1, 2] * 3
     assert all(gap["nats"] == pytest.approx(-1) and gap["stderr"] == pytest.approx(0.5 / 3**0.5) for gap in gaps)
-    assert all("of_each_image" not in row for run in results["runs"] for row in run["bounds"])
+    assert all("of_each_sequence" not in row for run in results["runs"] for row in run["bounds"])
