@@ -13,35 +13,63 @@ from vadd.metrics.information import (
     token_entropy,
     validity,
 )
+from vadd.metrics.judge import CausalJudge
+from vadd.metrics.judge_training import TrainedJudge, train_causal_judge
 from vadd.metrics.kernel import SubsetDistance, kernel_distance, kernel_distance_of_subsets
+from vadd.metrics.language import (
+    GenerativePerplexity,
+    JudgeScores,
+    LanguageJudge,
+    NatsPerToken,
+    generative_perplexity,
+    nats_per_token,
+    share_of_real_words,
+    unigram_entropy,
+    words_of,
+)
 from vadd.metrics.neighbours import nearest_neighbours
 from vadd.metrics.pixels import to_uint8
 from vadd.metrics.prdc import PRDC, prdc
 from vadd.metrics.stored_classifier import load_image_classifier, save_image_classifier
+from vadd.metrics.stored_judge import load_causal_judge, save_causal_judge
 
 __all__ = [
     "PRDC",
+    "CausalJudge",
     "DigitClassifier",
+    "GenerativePerplexity",
     "ImageClassifier",
     "ImageDistances",
     "ImageFeatures",
     "InceptionFeatures",
+    "JudgeScores",
+    "LanguageJudge",
+    "NatsPerToken",
     "SubsetDistance",
+    "TrainedJudge",
     "entropy",
     "factorized",
     "frechet_distance",
+    "generative_perplexity",
     "image_distances",
     "jensen_shannon",
     "kernel_distance",
     "kernel_distance_of_subsets",
+    "load_causal_judge",
     "load_image_classifier",
+    "nats_per_token",
     "nearest_neighbours",
     "pair_histogram",
     "prdc",
+    "save_causal_judge",
     "save_image_classifier",
+    "share_of_real_words",
     "to_uint8",
     "token_entropy",
+    "train_causal_judge",
     "train_digit_classifier",
     "train_image_classifier",
+    "unigram_entropy",
     "validity",
+    "words_of",
 ]

@@ -1,7 +1,7 @@
 """Divergences and entropies of discrete laws, in nats."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vadd.errors import DomainError, ShapeError
@@ -111,14 +111,19 @@ def token_entropy(tokens: Tokens, vocab_size: int) -> PerSequence:
     if tokens.ndim != 2 or 0 in tokens.shape:
         raise ShapeError(f"tokens must have shape (batch, dim), both at least 1, got {tuple(tokens.shape)}.")
     _check_tokens(tokens, vocab_size)
+    return entropies_of_rows(tokens, torch.ones_like(tokens, dtype=torch.bool))
+
+
+def entropies_of_rows(tokens: Int[Tensor, "batch dim"], is_counted: Bool[Tensor, "batch dim"]) -> PerSequence:
+    """Entropy of the counted tokens of each row, NaN where none is; of whatever values, unchecked."""
     # Runs of equal tokens in the sorted rows, so that memory does not grow with the vocabulary.
-    ordered = tokens.sort(-1).values
+    ordered, order = tokens.sort(-1)
     is_new = torch.ones_like(ordered, dtype=torch.bool)
     is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     run = is_new.long().cumsum(-1) - 1
     counts = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
-    counts.scatter_add_(1, run, torch.ones_like(counts))
-    p = counts / tokens.shape[1]
+    counts.scatter_add_(1, run, is_counted.gather(1, order).double())
+    p = counts / counts.sum(-1, keepdim=True)
     return -torch.xlogy(p, p).sum(-1)
 
 
