@@ -33,7 +33,7 @@ ALLOWED = {
     "model": _MODEL,
     "guide": _MODEL,
     "objectives": _MODEL,
-    "evaluation": _EVALUATION,
+    "evaluation": _EVALUATION | {"text"},  # windows of long documents
     # What a model needs to store itself: everything but the model.
     "storage": _SAMPLERS | {"priors", "backbones"},
     "training": _EVALUATION | {"storage"},

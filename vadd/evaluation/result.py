@@ -61,31 +61,31 @@ class BoundResult:
     @property
     def bits_per_dim(self) -> float:
         """Bits for each scored token."""
-        self._require_bound("bits_per_dim")
+        self.require_bound("bits_per_dim")
         return self._nats_per_token() / math.log(2)
 
     @property
     def perplexity(self) -> float:
         """Exponential of the nats for each scored token."""
-        self._require_bound("perplexity")
+        self.require_bound("perplexity")
         return math.exp(self._nats_per_token())
 
     @property
     def delbo_bits_per_dim(self) -> float:
         """The published metric of VADD under a name of its own: DELBO in bits a token, not a bound."""
-        self._require_delbo("delbo_bits_per_dim")
+        self.require_delbo("delbo_bits_per_dim")
         return self._nats_per_token() / math.log(2)
 
     @property
     def delbo_perplexity(self) -> float:
         """The published metric of VADD under a name of its own: exp of DELBO a token, not a bound."""
-        self._require_delbo("delbo_perplexity")
+        self.require_delbo("delbo_perplexity")
         return math.exp(self._nats_per_token())
 
     def _nats_per_token(self) -> float:
         return float(self.nats_per_sequence.sum() / self.num_scored.sum())
 
-    def _require_bound(self, name: str) -> None:
+    def require_bound(self, name: str) -> None:
         if self.bounds is None:
             raise NotABoundError(
                 f"{name} is the name of a likelihood, and the DELBO of a model with a latent bounds none: it can "
@@ -93,7 +93,7 @@ class BoundResult:
                 'bound="finite-step" or "marginal".'
             )
 
-    def _require_delbo(self, name: str) -> None:
+    def require_delbo(self, name: str) -> None:
         if self.kind != "delbo" or self.num_latents != 1:
             raise NotABoundError(
                 f"{name} is the published metric, of bound='delbo' with one latent, not of {self.kind!r} with "
