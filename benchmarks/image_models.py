@@ -2,11 +2,12 @@
 
 All models are trained for an equal number of updates. One of a model with a latent takes longer: so the MDM, whose
 objective does not depend on when training ends, trains on until it has taken as long as each of them, by the time of
-an update of each, measured in turns on this machine. Runs go on where they stopped, and finished ones are only
-evaluated anew.
+an update of each, measured in turns on this machine. Runs go on where they stopped. Those that have reported their end
+are taken as they are: so models may also be trained by the example itself, side by side, and put together here.
 """
 
 import argparse
+import json
 import math
 import shutil
 import statistics
@@ -39,6 +40,7 @@ def compare(example: ModuleType, name: str, argv: list[str] | None) -> None:
     parser.add_argument("--num-updates", type=int, help="of all models; default the preset's")
     parser.add_argument("--no-equal-time", action="store_true", help="leave the MDM's longer training out")
     parser.add_argument("--minutes", type=float, default=1e6, help="of training a model in this call; the next goes on")
+    parser.add_argument("--anew", action="store_true", help="evaluate finished runs once more")
     parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / name, help="folder of the runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file and the picture")
     args, rest = parser.parse_known_args(argv)
@@ -49,11 +51,13 @@ def compare(example: ModuleType, name: str, argv: list[str] | None) -> None:
     runs: list[dict[str, Any]] = []
 
     def add(model: str, seed: int, updates: int, as_long_as: str | None = None) -> None:
-        given = [*options, *_of(model), "--seed", str(seed)]
+        given = [*options, *_of(model), "--seed", str(seed), "--num-updates"]
+        folder = _folder(example, [*given, str(updates)])
         if as_long_as is not None:
-            _go_on(example, given, num_updates, updates)
-        report = example.main([*given, "--num-updates", str(updates)])
-        runs.append({"seed": seed, "as_long_as": as_long_as, "seconds_per_update": seconds[model], **report})
+            _go_on(_folder(example, [*given, str(num_updates)]), folder)
+        if args.anew or not _reported(folder).get("is_finished"):
+            example.main([*given, str(updates)])
+        runs.append({"seed": seed, "as_long_as": as_long_as, "seconds_per_update": seconds[model], **_reported(folder)})
         _write(runs, name, args)
 
     for seed in args.seeds:
@@ -86,16 +90,23 @@ def time_updates(example: ModuleType, options: dict[str, list[str]]) -> dict[str
     return {model: statistics.median(times[1:]) for model, times in taken.items()}
 
 
-def _go_on(example: ModuleType, argv: list[str], num_updates: int, more: int) -> None:
+def _folder(example: ModuleType, argv: list[str]) -> Path:
+    args = example.parse(argv)
+    preset = example.PRESETS[args.preset]
+    return images.run_folder(example.load(args, preset), preset, args)
+
+
+def _go_on(shorter: Path, longer: Path) -> None:
     """Let the longer run start from the end of the shorter one."""
-    folders = []
-    for num in (num_updates, more):
-        args = example.parse([*argv, "--num-updates", str(num)])
-        preset = example.PRESETS[args.preset]
-        folders.append(images.run_folder(example.load(args, preset), preset, args) / "training")
-    shorter, longer = folders
-    if shorter.exists() and not longer.exists():
-        shutil.copytree(shorter, longer)
+    if (shorter / "training").exists() and not (longer / "training").exists():
+        shutil.copytree(shorter / "training", longer / "training")
+
+
+def _reported(folder: Path) -> dict[str, Any]:
+    """What a run has reported, and how it came about; nothing yet, where it has not."""
+    path = folder / "report.json"
+    report = json.loads(path.read_text()) if path.exists() else {"results": {}}
+    return {name: report[name] for name in ("command", "git", "machine") if name in report} | report["results"]
 
 
 def _write(runs: list[dict[str, Any]], name: str, args: argparse.Namespace) -> None:

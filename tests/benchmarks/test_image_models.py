@@ -20,7 +20,7 @@ def benchmark(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "time_updates", lambda example, options: {m: SECONDS[m] for m in options})
-    monkeypatch.setattr(module.images, "run_folder", lambda data, preset, args: args.out / f"run-{args.num_updates}")
+    monkeypatch.setattr(module.images, "run_folder", lambda data, preset, args: args.folder)
     return module
 
 
@@ -28,28 +28,28 @@ def example(calls):
     """Stands in for an example: a report of the form of its own, made up."""
 
     def parse(argv):
-        value = {name: argv[argv.index(name) + 1] for name in ("--num-updates", "--out", "--preset")}
-        return SimpleNamespace(
-            num_updates=int(value["--num-updates"]), out=Path(value["--out"]), preset=value["--preset"]
-        )
+        value = {name: argv[argv.index(name) + 1] for name in ("--num-updates", "--out")}
+        model = "mdm" if "--baseline" in argv else argv[argv.index("--recipe") + 1]
+        folder = Path(value["--out"]) / f"{model}-{value['--num-updates']}"
+        return SimpleNamespace(num_updates=int(value["--num-updates"]), folder=folder, preset="smoke", model=model)
 
     def main(argv):
         calls.append(argv)
         args = parse(argv)
-        model = "mdm" if "--baseline" in argv else argv[argv.index("--recipe") + 1]
-        if "--baseline" in argv:
-            training = args.out / f"run-{args.num_updates}" / "training"
-            training.mkdir(parents=True, exist_ok=True)
-            with (training / "history").open("a") as file:
-                file.write(f"{args.num_updates} ")
+        model, folder = args.model, args.folder
+        (folder / "training").mkdir(parents=True, exist_ok=True)
+        with (folder / "training" / "history").open("a") as file:
+            file.write(f"{args.num_updates} ")
         nats = [10.0, 12.0, 14.0] if model != "default" else [9.0, 10.5, 13.5]
         rows = [{"name": f"T={t}", "steps": t, "nats": 1.0, "stderr": 0.1, "of_each_sequence": nats} for t in (1, 2)]
-        return {
+        report = {
             "model": model,
             "updates": args.num_updates,
+            "is_finished": True,
             "bounds": [*rows, {"name": "marginal", "nats": 1.0, "stderr": 0.1}],
             "distances": {"rows": [{"steps": None, "Fréchet": 0.1}, {"steps": 1, "Fréchet": 2.0}]},
         }
+        (folder / "report.json").write_text(json.dumps({"command": " ".join(argv), "results": report}))
 
     preset = SimpleNamespace(num_updates=1000)
     return SimpleNamespace(main=main, parse=parse, load=lambda args, preset: None, PRESETS={"smoke": preset})
@@ -77,9 +77,23 @@ def test_all_models_get_the_same_updates_and_the_mdm_the_time_of_each_of_them(be
 def test_the_longer_runs_go_on_from_the_end_of_the_shorter_one(benchmark, tmp_path):
     results_of(benchmark, tmp_path, [])
     runs = tmp_path / "runs"
-    assert (runs / "run-2000" / "training" / "history").read_text() == "1000 2000 "
-    assert (runs / "run-1250" / "training" / "history").read_text() == "1000 1250 "
-    assert (runs / "run-1000" / "training" / "history").read_text() == "1000 "
+    for run, history in (("mdm-2000", "1000 2000 "), ("mdm-1250", "1000 1250 "), ("mdm-1000", "1000 ")):
+        assert (runs / run / "training" / "history").read_text() == history
+
+
+def test_runs_that_have_reported_their_end_are_taken_as_they_are(benchmark, tmp_path):
+    calls = []
+    first = results_of(benchmark, tmp_path, calls, "--models", "default")
+    assert len(calls) == 1
+    assert results_of(benchmark, tmp_path, calls, "--models", "default") == first
+    assert len(calls) == 1
+    results_of(benchmark, tmp_path, calls, "--models", "default", "--anew")
+    assert len(calls) == 2
+    path = tmp_path / "runs" / "default-1000" / "report.json"
+    path.write_text(path.read_text().replace('"is_finished": true', '"is_finished": false'))
+    results_of(benchmark, tmp_path, calls, "--models", "default")
+    assert len(calls) == 3
+    assert "--recipe default" in first["runs"][0]["command"]
 
 
 def test_updates_are_timed_in_turns(tmp_path, monkeypatch):
