@@ -272,21 +272,27 @@ class VADDModel(UniquelyNamedModule):
             ConfigError: if weights of ``mdm`` have no place in ``denoiser``, or the result differs from
                 ``mdm`` (checked on random inputs).
         """
+        model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout, latents=latents)
+        model.load_mdm(mdm)
+        return model
+
+    def load_mdm(self, mdm: "VADDModel") -> None:
+        """Take the denoiser's weights from a trained masked diffusion model; see :meth:`from_mdm`, which raises alike.
+
+        :func:`vadd.training.start_from_mdm` also compares the masking processes, and reads stored models.
+        """
         if mdm.has_latent:
             raise ConfigError(f"mdm must have no latent, got one of shape {tuple(mdm.latent_shape)}.")
-        weights = mdm.denoiser.state_dict()
-        own = denoiser.state_dict()
+        weights, own = mdm.denoiser.state_dict(), self.denoiser.state_dict()
         misfits = [k for k, v in weights.items() if k not in own or (own[k].shape, own[k].dtype) != (v.shape, v.dtype)]
         if misfits:
             raise ConfigError(
                 f"denoiser has no matching place for the weights {', '.join(misfits)}; build it with the same "
                 "options as the mdm's, but for latent_shape."
             )
-        denoiser.load_state_dict(weights, strict=False)
-        model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout, latents=latents)
-        with evaluating(model, mdm):  # dropout would make any two networks differ
-            model._require_same_start(mdm)
-        return model
+        self.denoiser.load_state_dict(weights, strict=False)
+        with evaluating(self, mdm):  # dropout would make any two networks differ
+            self._require_same_start(mdm)
 
     def _require_same_start(self, mdm: "VADDModel") -> None:
         device = self.null_latent.device

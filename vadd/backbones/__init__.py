@@ -1,7 +1,7 @@
 """Networks: denoisers and recognition networks."""
 
 from vadd.backbones.base import Denoiser, EmptyRecognition, FeatureDenoiser, Recognition
-from vadd.backbones.dit import DiTDenoiser, DiTRecognition
+from vadd.backbones.dit import DIT_PRESETS, DiTDenoiser, DiTRecognition
 from vadd.backbones.layout import block_patches, grid_patches
 from vadd.backbones.mlp import MLPDenoiser, MLPRecognition
 from vadd.backbones.patch_dit import PatchDiTDenoiser, PatchDiTRecognition
@@ -10,6 +10,7 @@ from vadd.backbones.shared import EmbeddingRecognition, SharedRecognition
 from vadd.backbones.unet import UNET_PRESETS, UNetDenoiser, UNetRecognition
 
 __all__ = [
+    "DIT_PRESETS",
     "UNET_PRESETS",
     "Denoiser",
     "DiTDenoiser",

@@ -3,7 +3,8 @@
 Reference: Peebles and Xie, "Scalable Diffusion Models with Transformers", arXiv 2212.09748.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,17 @@ from vadd.backbones.readout import Readout
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Latents, Times, Tokens, as_latent_shape
 
-__all__ = ["DiTDenoiser", "DiTRecognition"]
+__all__ = ["DIT_PRESETS", "DiTDenoiser", "DiTRecognition"]
+
+#: Sizes of the networks below, as in ``DiTDenoiser(50_257, 1024, 128, **DIT_PRESETS["small"])``. ``"small"`` and
+#: ``"medium"`` are those of GPT-2, which published masked diffusion models of text take: 85 and 302 million parameters
+#: in the blocks; ``"tiny"`` has 5. Embedding and head share no weights: with the 50,257 tokens of GPT-2 "small" has
+#: 162 million parameters in all, with the 30,522 of BERT 132 million. A latent adds its modulation, 5 million there.
+DIT_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {"hidden_size": 256, "depth": 6, "num_heads": 4},
+    "small": {"hidden_size": 768, "depth": 12, "num_heads": 12},
+    "medium": {"hidden_size": 1024, "depth": 24, "num_heads": 16},
+}
 
 
 @register

@@ -11,6 +11,7 @@ from vadd.training.snapshots import DamagedSnapshotWarning, Snapshot, Snapshots
 from vadd.training.trackers import read_metrics
 from vadd.training.trainer import Trainer
 from vadd.training.validation import BoundValidation
+from vadd.training.warm_start import start_from_mdm
 
 __all__ = [
     "AggregateFit",
@@ -32,6 +33,7 @@ __all__ = [
     "load_checkpoint",
     "read_metrics",
     "save_checkpoint",
+    "start_from_mdm",
     "warmup_constant",
     "warmup_cosine",
 ]

@@ -1,0 +1,51 @@
+"""A trained masked diffusion model as the start of one with a latent."""
+
+from pathlib import Path
+
+from vadd.errors import ConfigError
+from vadd.model import VADDModel
+from vadd.storage.pretrained import CHECKPOINT
+from vadd.training.checkpoint import load_checkpoint
+
+__all__ = ["start_from_mdm"]
+
+
+def start_from_mdm(model: VADDModel, mdm: VADDModel | str | Path) -> VADDModel:
+    """Give the denoiser of a model the weights of a trained masked diffusion model, in place.
+
+    Afterwards the model has the token probabilities of the masked diffusion model, whatever the latent: so have all
+    bounds that draw their latents from the prior, and samples. The denoiser's path of the latent, the prior and the
+    guide stay as they are; a guide or prior that shares the denoiser shares the new weights.
+
+    Args:
+        model: a model with a latent whose denoiser is built with the options of the other's, but for ``latent_shape``,
+            and whose path of the latent starts at zero, as a new one does.
+        mdm: a model without a latent, or where one is stored: a folder of
+            :func:`~vadd.training.save_checkpoint` or :meth:`VADDModel.save_pretrained
+            <vadd.model.VADDModel.save_pretrained>`, or a repository of the Hub.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: if weights have no place in the denoiser (they are named, and nothing is changed), the two have
+            other processes, or the model's output differs from the other's afterwards.
+        CheckpointError: if what is stored cannot be read.
+    """
+    source = _load(mdm).to(model.null_latent.device) if isinstance(mdm, str | Path) else mdm
+    if not model.has_latent:
+        raise ConfigError("model has no latent: load the masked diffusion model itself.")
+    own, other = model.process, source.process
+    if own.vocab_size != other.vocab_size or repr(own.schedule) != repr(other.schedule):
+        raise ConfigError(
+            f"model and mdm must have one masking process, got {own.schedule} on {own.vocab_size} tokens and "
+            f"{other.schedule} on {other.vocab_size}: build the model with the mdm's schedule."
+        )
+    model.load_mdm(source)
+    return model
+
+
+def _load(source: str | Path) -> VADDModel:
+    if (Path(source) / CHECKPOINT).is_file():
+        return load_checkpoint(source).model
+    return VADDModel.from_pretrained(source)
