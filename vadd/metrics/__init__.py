@@ -27,11 +27,13 @@ from vadd.metrics.language import (
     unigram_entropy,
     words_of,
 )
+from vadd.metrics.mauve import MauveScore, mauve_score
 from vadd.metrics.neighbours import nearest_neighbours
 from vadd.metrics.pixels import to_uint8
 from vadd.metrics.prdc import PRDC, prdc
 from vadd.metrics.stored_classifier import load_image_classifier, save_image_classifier
 from vadd.metrics.stored_judge import load_causal_judge, save_causal_judge
+from vadd.metrics.transformers_judge import TransformersJudge
 
 __all__ = [
     "PRDC",
@@ -44,9 +46,11 @@ __all__ = [
     "InceptionFeatures",
     "JudgeScores",
     "LanguageJudge",
+    "MauveScore",
     "NatsPerToken",
     "SubsetDistance",
     "TrainedJudge",
+    "TransformersJudge",
     "entropy",
     "factorized",
     "frechet_distance",
@@ -57,6 +61,7 @@ __all__ = [
     "kernel_distance_of_subsets",
     "load_causal_judge",
     "load_image_classifier",
+    "mauve_score",
     "nats_per_token",
     "nearest_neighbours",
     "pair_histogram",

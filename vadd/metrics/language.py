@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +44,7 @@ class JudgeScores(NamedTuple):
     entropy: Float[Tensor, " num"]
 
 
+@runtime_checkable
 class LanguageJudge(Protocol):
     """Assigns probabilities to sequences: :class:`CausalJudge` to tokens, :class:`TransformersJudge` to texts."""
 
