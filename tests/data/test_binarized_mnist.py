@@ -49,6 +49,15 @@ def test_reads_the_packed_file_in_the_folder_named_after_the_set(small, tmp_path
     assert torch.equal(load_binarized_mnist(tmp_path, "test").tokens, torch.as_tensor(small).long())
 
 
+def test_missing_rights_are_named(monkeypatch, tmp_path):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.is_file", refuse)
+    with pytest.raises(DataError, match=r"cannot be read: .*Permission denied.*Check its rights"):
+        load_binarized_mnist(tmp_path)
+
+
 def test_another_binarization_is_refused(small, tmp_path):
     write_text(tmp_path / "binarized_mnist_test.amat", 1 - small)
     with pytest.raises(DataError, match="other images than the published ones"):

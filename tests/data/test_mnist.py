@@ -68,6 +68,34 @@ def test_missing_files_say_what_to_do(tmp_path):
         load_mnist_tokens(tmp_path, train=True)
 
 
+def test_missing_rights_to_the_folder_are_named(monkeypatch, tmp_path):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(DataError, match=r"no permission to read or write .*MNIST/raw; change its rights"):
+        load_mnist_tokens(tmp_path, train=False)
+
+
+def test_missing_rights_to_an_archive_are_named(monkeypatch, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, kind in (
+        ("train", "images-idx3"),
+        ("train", "labels-idx1"),
+        ("t10k", "images-idx3"),
+        ("t10k", "labels-idx1"),
+    ):
+        (raw / f"{part}-{kind}-ubyte.gz").touch()
+
+    def refuse(path, md5):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("torchvision.datasets.utils.check_integrity", refuse)
+    with pytest.raises(DataError, match=r"no permission to read or write .*t10k-images-idx3-ubyte.gz"):
+        load_mnist_tokens(tmp_path, train=False)
+
+
 @pytest.mark.parametrize("side", [0, 13, 56, True])
 def test_side_must_divide_28(tmp_path, side):
     with pytest.raises(ConfigError, match="side must divide 28"):

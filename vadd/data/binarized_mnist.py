@@ -45,8 +45,9 @@ def load_binarized_mnist(root: str | Path, split: Literal["train", "validation",
     if split not in _SPLITS:
         raise ConfigError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}.")
     name, num, sha256 = _SPLITS[split]
-    path, read = _find(Path(root), name)
+    path = Path(root)
     try:
+        path, read = _find(path, name)
         packed = read(path, name)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}. Check its rights, or put the original there.") from error

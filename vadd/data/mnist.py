@@ -1,5 +1,6 @@
 """MNIST, binarized at a threshold, as tokens: read from the original archives through torchvision."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def load_mnist_tokens(
 
     Raises:
         ConfigError: on a side, a threshold or a pad out of range.
-        DataError: if torchvision or the files are missing, or the files are damaged.
+        DataError: if torchvision or the files are missing, or the files are damaged or may not be read.
 
     References:
         LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
@@ -55,15 +56,22 @@ def load_mnist_tokens(
         from torchvision.datasets import MNIST
     except ImportError as error:
         raise DataError("MNIST needs torchvision: pip install 'vadd[images]'.") from error
-    with _readable_root(Path(root), download) as folder:
-        try:
+    try:
+        with _readable_root(Path(root), download) as folder:
             # Fetches nothing where the archives are there, and unpacks them.
             data = MNIST(str(folder), train=train, download=True)
-        except Exception as error:  # torchvision raises what its parsers meet
-            raise DataError(
-                f"cannot load MNIST from {root}: {error}. Remove the damaged file and place the original there, "
-                "or call with download=True where the network can be reached."
-            ) from error
+    except DataError:
+        raise
+    except PermissionError as error:
+        raise DataError(
+            f"cannot load MNIST from {root}: no permission to read or write {error.filename}; change its rights, or "
+            "copy the files to a folder of yours."
+        ) from error
+    except Exception as error:  # torchvision raises what its parsers meet
+        raise DataError(
+            f"cannot load MNIST from {root}: {error}. Remove the damaged file and place the original there, "
+            "or call with download=True where the network can be reached."
+        ) from error
     squares = data.data.float().div(255).unfold(1, _SIDE // side, _SIDE // side).unfold(2, _SIDE // side, _SIDE // side)
     is_ink = squares.mean((-1, -2)) >= threshold
     return make_image_tokens(is_ink, data.targets, num_levels=2, pad=pad)
@@ -74,8 +82,9 @@ def _readable_root(root: Path, download: bool) -> Iterator[Path]:
     """A root that torchvision can unpack into: archives in a folder that may be read-only are copied first."""
     for folder in (root, root / "mnist"):
         raw = folder / "MNIST" / "raw"
-        archives = sorted(raw.glob("*-ubyte.gz"))
-        if len(sorted(raw.glob("*-ubyte"))) == 4:
+        names = _names(raw)
+        archives = [raw / name for name in names if name.endswith("-ubyte.gz")]
+        if sum(name.endswith("-ubyte") for name in names) == 4:
             yield folder
             return
         if len(archives) == 4:
@@ -93,6 +102,14 @@ def _readable_root(root: Path, download: bool) -> Iterator[Path]:
             "keeps them. Point root to them, or call with download=True."
         )
     yield root
+
+
+def _names(folder: Path) -> list[str]:
+    """Of what is in a folder; unlike ``glob`` it says so where there are no rights."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _verify(archives: list[Path]) -> None:
