@@ -25,6 +25,7 @@ ALLOWED = {
     "registry": _BASE,
     "types": _BASE,
     "schedules": _BASE,
+    "streams": set(),
     "process": _PROCESS,
     "distributions": {"errors"},
     "priors": _BASE | {"backbones"},
@@ -36,11 +37,11 @@ ALLOWED = {
     "evaluation": _EVALUATION | {"text"},  # windows of long documents
     # What a model needs to store itself: everything but the model.
     "storage": _SAMPLERS | {"priors", "backbones"},
-    "training": _EVALUATION | {"storage"},
+    "training": _EVALUATION | {"storage", "streams"},
     "recipes": _EVALUATION | {"storage", "training"},
     "metrics": {"errors", "types", "storage"},
     "data": {"errors", "types"},
-    "text": {"errors", "registry", "types", "data"},
+    "text": {"errors", "registry", "types", "data", "streams"},
     "plotting": {"errors", "types"},
     "reporting": {"errors"},
 }

@@ -65,7 +65,7 @@ def test_an_update_is_the_step_of_svi():
     model, guide = make_pair("paper")
     objective = DELBO(model.process, generator=keyed_generator("cpu", 0, "masks", 0))
     svi = SVI(model, guide, pyro.optim.SGD({"lr": 0.1}), loss=objective)
-    rows = torch.tensor(trainer.order.rows(0))
+    rows = torch.tensor(trainer.feed.order.rows(0))
     with RowNoise(0, 8, 8, keyed_generator("cpu", 0, "latents", 0)):
         svi.step(tokens()[rows])
     trainer.fit()
@@ -274,7 +274,7 @@ def test_otherwise_training_stops_and_keeps_the_batch(tmp_path):
 
     batch = load_file(tmp_path / "nonfinite-3.safetensors")
     assert str(tmp_path / "nonfinite-3.safetensors") in str(caught.value)
-    assert torch.equal(batch["x_0"], tokens()[torch.tensor(trainer.order.rows(2))])
+    assert torch.equal(batch["x_0"], tokens()[torch.tensor(trainer.feed.order.rows(2))])
     assert {"x_t", "t", "is_masked"} <= batch.keys()
 
 
@@ -390,7 +390,7 @@ def test_memory_does_not_grow():
 def test_tokens_out_of_range_are_noticed_whenever_they_come():
     data = tokens()
     trainer = make_trainer(6, data=data)
-    data[trainer.order.rows(3)[0], 0] = 3  # the mask token, in the fourth batch
+    data[trainer.feed.order.rows(3)[0], 0] = 3  # the mask token, in the fourth batch
     with pytest.raises(DomainError, match="x_0"):
         trainer.fit()
     assert trainer.step == 3

@@ -115,7 +115,7 @@ def read_batches(
     num = order.batch_size - start if num is None else num
     tensors = {"x_0": data} if isinstance(data, Tensor) else data
     if isinstance(tensors, Mapping):
-        _check_names(tensors)
+        check_names(tensors)
         for batch in range(first, last):
             rows = torch.tensor(order.rows(batch, start, num))
             yield {name: value[rows.to(value.device)] for name, value in tensors.items()}
@@ -138,7 +138,7 @@ def read_batches(
             raise DataError(f"the data cannot be read: {_deaths(readers)}{type(error).__name__}: {error}") from error
         if isinstance(batch, Tensor):
             batch = {"x_0": batch}
-        _check_names(batch)
+        check_names(batch)
         yield batch
 
 
@@ -187,12 +187,14 @@ def num_rows_of(data: Tensor | Mapping[str, Tensor] | Dataset) -> int:
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         raise ConfigError(
             f"data must be tokens, a mapping of tensors or a map-style data set with a length, got "
-            f"{type(data).__name__}; an iterable one has no rows that could be shuffled and found again after a resume."
+            f"{type(data).__name__}; an iterable one has no rows that could be shuffled and found again after a resume "
+            "(a vadd.streams.RowStream has, such as vadd.text.stream.TextStream)."
         )
     return len(data)  # pyright: ignore[reportArgumentType]
 
 
-def _check_names(batch: Any) -> None:
+def check_names(batch: Any) -> None:
+    """Refuse what is no mapping of the objective's keywords."""
     is_mapping = isinstance(batch, Mapping)
     if not is_mapping or "x_0" not in batch or set(batch) - set(_FIELDS):
         got = sorted(map(str, batch)) if is_mapping else type(batch).__name__

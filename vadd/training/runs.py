@@ -89,8 +89,8 @@ class Run:
             "config": trainer.config.to_json(),
             "num_processes": trainer.processes.num,
             "sequences_read": trainer.step * trainer.config.batch_size,
-            "num_rows": trainer.order.num_rows,
-            "epoch": trainer.step * trainer.config.batch_size / trainer.order.num_rows,
+            "num_rows": trainer.feed.num_rows,
+            "epoch": trainer.feed.epoch(trainer.step),
             "metrics": trainer.metrics,
         }
 
@@ -104,6 +104,7 @@ class Run:
             "best_score": self.best_score,
             "skipped": [trainer.skipped, trainer.skipped_in_a_row],
             "callbacks": self._of_callbacks(),
+            "data": trainer.feed.position,
         }
 
     def _of_scheduler(self) -> dict[str, Any] | None:
@@ -123,8 +124,9 @@ class Run:
         other = [
             f"{name} {theirs.get(name)!r}, now {ours[name]!r}" for name in _FIXED if theirs.get(name) != ours[name]
         ]
-        if found.metadata["num_rows"] != trainer.order.num_rows:
-            other.append(f"{found.metadata['num_rows']} rows of data, now {trainer.order.num_rows}")
+        num, own = found.metadata["num_rows"], trainer.feed.num_rows
+        if num != own:
+            other.append(f"{'a stream' if num is None else f'{num} rows'} of data, now {own or 'a stream'}")
         if other:
             raise CheckpointError(
                 f"the run in {trainer.folder} was made with {'; '.join(other)}: it cannot go on with other settings. "
@@ -144,6 +146,7 @@ class Run:
                 f"the snapshot {found.folder} is of another model, optimizer or schedule: {error}. Build the same "
                 "ones, or use another folder."
             ) from error
+        trainer.feed.restore(state.get("data"))
         trainer.scaler.load_state_dict(state["scaler"])
         trainer.skipped, trainer.skipped_in_a_row = state["skipped"]
         self.best_score = state["best_score"]

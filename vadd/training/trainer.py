@@ -18,10 +18,12 @@ from vadd.errors import ConfigError, DataError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives import DiffusionELBO
-from vadd.training.batches import Batch, BatchOrder, num_rows_of, read_batches
+from vadd.streams import RowStream
+from vadd.training.batches import Batch
 from vadd.training.callbacks import Callback, ProgressBar
 from vadd.training.compiling import compile_networks
 from vadd.training.config import TrainerConfig
+from vadd.training.feed import Feed
 from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
 from vadd.training.nonfinite import checks_on, explain_nonfinite
@@ -55,7 +57,8 @@ class Trainer:
         model, guide: the pair; it is trained in place. With ``shard``, shares are left in it: take the result's.
         objective: built with ``model.process``.
         data: clean tokens ``(rows, dim)``; a mapping of ``x_0``, ``is_frozen``, ``is_padding``, ``condition`` to
-            tensors; or a map-style data set of tokens or such mappings.
+            tensors; a map-style data set of tokens or such mappings; or a :class:`~vadd.streams.RowStream` of them,
+            which keeps its own order.
         config: the settings.
         optimizer: makes an optimizer of the parameters; default AdamW.
         schedule: makes a learning-rate scheduler of the optimizer, as
@@ -78,7 +81,7 @@ class Trainer:
         model: VADDModel,
         guide: RecognitionGuide,
         objective: DiffusionELBO,
-        data: Tensor | Mapping[str, Tensor] | Dataset,
+        data: Tensor | Mapping[str, Tensor] | Dataset | RowStream,
         config: TrainerConfig,
         *,
         optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None,
@@ -110,7 +113,7 @@ class Trainer:
             if not isinstance(callback, Callback):
                 raise ConfigError(f"callbacks must be of subclasses of Callback, got {type(callback).__name__}.")
         self.callbacks = [*callbacks, ProgressBar(disable=None if progress else True)]
-        self.order = BatchOrder(num_rows_of(data), config.batch_size, config.seed)
+        self.feed = Feed(data, config)
         self.run = Run(self)
         self.step = self.skipped = self.skipped_in_a_row = 0
         self.grad_norm = torch.zeros(())
@@ -185,10 +188,9 @@ class Trainer:
 
     def _batches(self) -> Iterator[Batch]:
         """This process's rows of the batches that are left."""
-        options = {"num_workers": self.config.num_workers, "pin_memory": self.device.type == "cuda"}
-        rows = {"start": self.processes.start, "num": self.processes.own}
+        processes = self.processes
         try:
-            yield from read_batches(self.data, self.order, self.step, self.config.num_updates, **rows, **options)
+            yield from self.feed.batches(self.step, processes.start, processes.own, self.device.type == "cuda")
         except DataError as error:
             # Other processes may go on, and would not take part in saving.
             saved = self.run.save() if self.processes.num == 1 else None
