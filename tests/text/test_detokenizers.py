@@ -79,10 +79,10 @@ def test_real_wikitext_reads_as_people_write_it(data_root):
     for sign in (" @-@ ", " @,@ ", " @.@ ", "( ", " )", " 's ", " \n"):
         assert raw.count(sign) > 100
         assert text.count(sign) < raw.count(sign) / 50
-    # Blanks alone are taken away, the signs of numbers, and N, which stands for a number elsewhere.
-    for sign, plain in (("@-@", "-"), ("@,@", ","), ("@.@", "."), (" N ", " 1 ")):
-        raw = raw.replace(sign, plain)
-    assert "".join(text.split()) == "".join(raw.split())
+    # Blanks alone are taken away, and the signs of numbers; N, which stands for a number elsewhere, may become 1.
+    for sign in "-,.":
+        raw = raw.replace(f"@{sign}@", sign)
+    assert "".join(text.split()).replace("N", "1") == "".join(raw.split()).replace("N", "1")
 
 
 @pytest.mark.parametrize("name", DETOKENIZERS)
