@@ -57,6 +57,13 @@ def test_colours_are_shown_as_light_and_not_as_ink(tmp_path):
     assert shares[1] > 0.3
 
 
+def test_a_single_channel_is_grey(tmp_path):
+    for name, shape in (("two", (25, 8, 8)), ("three", (25, 8, 8, 1))):
+        block = torch.arange(25 * 64).remainder(17).reshape(shape)
+        image_grid(tmp_path / f"{name}.png", {"A": {"1": block}}, num_levels=17, neighbours={"n": (block, block)})
+    assert torch.equal(read(tmp_path / "two.png"), read(tmp_path / "three.png"))
+
+
 def test_reference_and_neighbours_make_room(tmp_path):
     rows = {"A": {"1": images(25), "2": images(25)}}
     image_grid(tmp_path / "plain.png", rows, num_levels=17)
@@ -126,6 +133,15 @@ def test_curves_are_drawn_in_the_colours_of_the_models(tmp_path):
     blue = (0x1F / 255, 0x5A / 255, 0x99 / 255)
     assert share_of(read(tmp_path / "one.png"), blue) == 0
     assert share_of(read(tmp_path / "two.png"), blue) > 1e-3
+
+
+def test_a_single_point_is_seen(tmp_path):
+    training_curves(tmp_path / "a.png", {"A": {"step": [10], "reconstruction": [2.0], "kl": [1.0]}})
+    left, right = read(tmp_path / "a.png").chunk(2, 1)
+    # The left panel has the legend's line, too; the right one has the point alone.
+    assert (
+        0 < share_of(right, (0xC4 / 255, 0x50 / 255, 0x1B / 255)) < share_of(left, (0xC4 / 255, 0x50 / 255, 0x1B / 255))
+    )
 
 
 def test_smoothing_keeps_constants_and_the_mean_of_lines():

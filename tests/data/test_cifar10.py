@@ -157,6 +157,13 @@ def test_a_damaged_form_does_not_hide_an_intact_one(batches, tmp_path):
     assert len(load_cifar10_tokens(tmp_path, train=False)) == ROWS
 
 
+def test_a_damaged_subset_is_not_recommended(tmp_path):
+    (tmp_path / "cifar10_subset.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"cifar10_subset.npz: damaged") as caught:
+        load_cifar10_tokens(tmp_path, train=True, num=100)
+    assert "subset=True" not in str(caught.value)
+
+
 def test_an_empty_or_missing_folder_says_what_was_looked_for(tmp_path):
     for root, what in ((tmp_path, "none of them is there"), (tmp_path / "no", "is no folder")):
         with pytest.raises(DataError, match=what) as caught:

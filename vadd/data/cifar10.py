@@ -140,7 +140,9 @@ def _message(root: Path, problems: list[str], subset: bool, download: bool) -> s
         lines.append(f"- {root} is no folder, or cannot be entered.")
     elif not problems:
         lines.append("- none of them is there.")
-    others = [folder / _SUBSET for folder in (root, root / "cifar10") if os.access(folder / _SUBSET, os.R_OK)]
+    smalls = [folder / _SUBSET for folder in (root, root / "cifar10")]
+    broken = [path for path in smalls for text in problems if text.startswith(f"{path}:")]
+    others = [path for path in smalls if path not in broken and os.access(path, os.R_OK)]
     if others and not subset:
         lines.append(f"{others[0]} is there: pass subset=True for its images, or num of at most {_COMMON}.")
     remedy = "Point root to the folder that holds one of these"

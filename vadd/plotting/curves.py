@@ -49,7 +49,8 @@ def training_curves(
             values = torch.as_tensor(history[key], dtype=torch.float64)
             smooth = _running_mean(values, int(smoothing * len(values)) // 2).numpy()
             panel.plot(history["step"], values.numpy(), color=colour, alpha=0.2, linewidth=0.8)
-            panel.plot(history["step"], smooth, color=colour, linewidth=1.8, label=name)
+            dot = "o" if len(values) == 1 else ""  # no line can be seen
+            panel.plot(history["step"], smooth, color=colour, linewidth=1.8, marker=dot, label=name)
         panel.set_title(label, fontsize=11)
         panel.set_xlabel("training step")
         panel.set_ylabel(unit)

@@ -35,7 +35,8 @@ def image_grid(
         path: file to write; its ending chooses the format, for example ``.png``.
         rows: for each row title (a model) a mapping from column title (``"1 step"``) to images,
             levels in ``[0, num_levels)``: of grey, drawn as ink on paper, or on a fourth axis of red, green
-            and blue, drawn as light. All rows have the same columns. A block shows at most ``per_row**2`` images.
+            and blue, drawn as light; one of length 1 is grey, too. All rows have the same columns. A block shows at
+            most ``per_row**2`` images.
         num_levels: number of levels, one scale for the whole picture.
         reference: title and images of a tall block at the left, with which all rows are compared.
         neighbours: for each title a pair ``(samples, nearest)`` of equal shapes, shown below the
@@ -108,6 +109,8 @@ def image_grid(
 
 def mosaic(images: Tensor, per_row: int, num_levels: int) -> Float[Tensor, "height width *channels"]:
     """Images in rows, one pixel apart, as brightness in ``[0, 1]``; empty places are white."""
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
     share = images.detach().cpu().double() / (num_levels - 1)
     is_colour = images.ndim == 4
     colours = (0, 0) * is_colour  # an axis that is not padded
@@ -123,11 +126,11 @@ def check_images(blocks: Sequence[Tensor], num_levels: int) -> None:
     if num_levels < 2:
         raise ConfigError(f"num_levels must be at least 2, got {num_levels}.")
     for images in blocks:
-        is_kind = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+        is_kind = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
         if not is_kind or len(images) == 0 or images.shape[1:] != blocks[0].shape[1:]:
             raise ShapeError(
-                "images must have shape (num, height, width) or (num, height, width, 3), at least one in each block "
-                f"and all of one size, got {tuple(images.shape)} beside {tuple(blocks[0].shape)}."
+                "images must have shape (num, height, width), (num, height, width, 1) or (num, height, width, 3), at "
+                f"least one in each block, all of one size, got {tuple(images.shape)} beside {tuple(blocks[0].shape)}."
             )
         if not bool(((images >= 0) & (images <= num_levels - 1)).all()):
             raise DomainError(

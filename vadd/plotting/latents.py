@@ -31,7 +31,7 @@ def image_table(
 
     Args:
         path: file to write; its ending chooses the format.
-        images: levels in ``[0, num_levels)``, grey or of three channels.
+        images: levels in ``[0, num_levels)``, grey (with or without an axis for it) or of three channels.
         num_levels: number of levels.
         rows, columns: titles, one each.
         title: title of the picture.
