@@ -4,6 +4,7 @@ import sys
 import types
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -27,7 +28,8 @@ def package():
 
 def test_equal_samples_have_mauve_1_and_disjoint_ones_nearly_0(package):
     real = clouds(0.5)
-    assert mauve_score(real, real, features=NAME).score == pytest.approx(1, abs=1e-6)
+    for buckets in (2, 5, None):
+        assert mauve_score(real, real, features=NAME, num_buckets=buckets)[:2] == (1, 1)
     apart = mauve_score(clouds(1.0), clouds(0.0, seed=1), features=NAME, num_buckets=2)
     assert apart.score < 0.02
     assert apart.score < apart.smoothed < 0.1
@@ -59,9 +61,12 @@ def test_two_buckets_give_the_area_under_the_curve_of_their_histograms(package):
 class StandIn(types.ModuleType):
     """Takes the package's place and remembers its call."""
 
+    is_equal = False
+
     def compute_mauve(self, **arguments):
         self.arguments = arguments
-        return types.SimpleNamespace(mauve=0.5, mauve_star=0.6)
+        p_hist, q_hist = np.array([0.5, 0.5]), np.array([0.5, 0.5] if self.is_equal else [0.4, 0.6])
+        return types.SimpleNamespace(mauve=0.5, mauve_star=0.6, p_hist=p_hist, q_hist=q_hist)
 
 
 @pytest.fixture
@@ -78,6 +83,12 @@ def test_the_default_is_a_bucket_for_ten_samples_and_the_published_scale(stand_i
     assert stand_in.arguments["mauve_scaling_factor"] == 5
     assert stand_in.arguments["p_features"].shape == (60, 4)  # p is the real text
     assert mauve_score(clouds(0.5, 4), clouds(0.5, 4), features=NAME).num_buckets == 2
+
+
+def test_equal_histograms_have_mauve_1_whatever_the_package_says(stand_in):
+    stand_in.is_equal = True
+    assert mauve_score(clouds(0.5), clouds(0.5), features=NAME)[:2] == (1, 1)
+    assert mauve_score(clouds(0.5), clouds(0.5, 40), features=NAME)[:2] == (1, 0.6)  # smoothing moves the smaller more
 
 
 def test_texts_are_represented_by_the_judge_that_is_named(stand_in, monkeypatch):
