@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent))
-from parts import Words, letters  # noqa: E402
+from text_parts import Words, letters  # noqa: E402
 
 from vadd.errors import ConfigError, DataError, DomainError  # noqa: E402
 from vadd.text.documents import load_documents  # noqa: E402

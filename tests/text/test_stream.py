@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from parts import Words, letters  # noqa: E402
+from text_parts import Words, letters  # noqa: E402
 
 from vadd.errors import CheckpointError, ConfigError, DataError, DomainError  # noqa: E402
 from vadd.text.rows import text_rows  # noqa: E402

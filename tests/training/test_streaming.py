@@ -37,7 +37,7 @@ class Letters(Tokenizer):
         raise NotImplementedError
 
 
-TEXTS = ["aabb" * (1 + i % 3) + "cab"[i % 3] * (i % 4) for i in range(17)]
+TEXTS = ["abc"[i % 3] + "aabb" * (1 + i % 3) + "cab"[i % 3] * (i % 4) for i in range(17)]
 
 
 class Texts(list):

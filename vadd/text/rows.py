@@ -287,4 +287,5 @@ def _tokenized(
             new_fingerprint=fingerprint,
             desc="Tokenizing",
         )
+        .with_format(None)
     )

@@ -33,7 +33,7 @@ class TrainerConfig:
         save_every: updates from one snapshot to the next; None for one at the end alone.
         keep_last: latest snapshots that are kept.
         keep_best: whether the one with the best validation score is kept, too.
-        num_workers: processes that read ahead from a data set; tensors need none.
+        num_workers: processes that read ahead from a data set, a thread for a stream; tensors need none.
         shard: whether several processes share the weights, their gradients and average and the optimizer's state out
             among them, for networks that one device does not hold in training. The update is the same.
 
