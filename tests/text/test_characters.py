@@ -43,6 +43,8 @@ def test_unknown_character_is_named_with_its_place():
     expected = r"texts\[2\] holds 'é' \(U\+00E9\) at position 3.*2 other characters"
     with pytest.raises(DataError, match=expected):
         tokenizer.encode(["ab", "", "café", "über", "\U0001f600"])
+    with pytest.raises(DataError, match=r"texts\[2\] holds 'A' \(U\+0041\) at position 0"):
+        tokenizer.encode(["ab", "", "A"])
     with pytest.raises(DataError, match=r"texts\[0\] holds 'A' \(U\+0041\) at position 0, .*lacks;"):
         tokenizer.encode(["A"])
 
