@@ -52,7 +52,7 @@ class SubwordTokenizer(Tokenizer):
         self._separator_text = separator
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        vars(self).update(state)
         self._backend.encode_special_tokens = True  # which the backend's own pickle forgets
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
