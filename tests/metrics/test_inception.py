@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vadd.errors import ConfigError, DataError, DomainError
-from vadd.metrics import InceptionFeatures, frechet_distance, image_distances, inception
+from vadd.metrics import InceptionFeatures, frechet_distance, image_distances, inception, to_uint8
 
 
 class Pooling(torch.nn.Module):
@@ -43,6 +43,15 @@ def test_channels_reach_the_network_in_their_places(weights):
     network = InceptionFeatures((4, 3, 3), 256, weights=weights, batch_size=2)
     features = network.features(images.flatten(1))
     assert torch.allclose(features, images.double().mean((1, 2)))
+
+
+def test_no_more_images_than_a_batch_are_made_at_once(monkeypatch, weights):
+    made = []
+    monkeypatch.setattr(
+        inception, "to_uint8", lambda tokens, *sizes: made.append(len(tokens)) or to_uint8(tokens, *sizes)
+    )
+    InceptionFeatures((2, 2), 3, weights=weights, batch_size=4).features(torch.randint(3, (10, 4)))
+    assert made == [4, 4, 2]
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 1)])

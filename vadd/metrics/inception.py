@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from vadd.errors import ConfigError, DataError
-from vadd.metrics.pixels import to_uint8
+from vadd.metrics.pixels import check_images, to_uint8
 from vadd.storage.files import sha256
 
 __all__ = ["InceptionFeatures"]
@@ -79,10 +79,13 @@ class InceptionFeatures:
         Raises:
             ShapeError, DtypeError, DomainError: if tokens are no levels of such images.
         """
+        check_images(tokens, self.image_shape, self.num_levels)
+        return torch.cat([self._run(part).to(tokens.device).flatten(1) for part in tokens.split(self.batch_size)])
+
+    def _run(self, tokens: Tensor) -> Tensor:
         images = to_uint8(tokens, self.image_shape, self.num_levels)
         images = images.reshape(*images.shape[:3], -1).movedim(-1, 1)  # (num, channels, height, width)
-        parts = [part.expand(-1, 3, -1, -1).to(self.device) for part in images.split(self.batch_size)]
-        return torch.cat([self._network(part).to(tokens.device).flatten(1) for part in parts])
+        return self._network(images.expand(-1, 3, -1, -1).to(self.device))
 
 
 def _verify(path: Path) -> None:
