@@ -66,7 +66,7 @@ def split(data: ImageTokens, num: int) -> tuple[ImageTokens, ImageTokens]:
 
 def unet_of(name: str) -> dict[str, Any]:
     """The U-Net of a preset of the library, without what the data and the model decide."""
-    decided = ("image_shape", "vocab_size", "latent_shape")
+    decided = ("image_shape", "vocab_size", "latent_shape", "latent_map")
     return {option: value for option, value in UNET_PRESETS[name].items() if option not in decided}
 
 

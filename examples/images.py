@@ -62,6 +62,8 @@ def build(data: Data, preset: Preset, args: argparse.Namespace) -> Pair:
     is_unet = args.backbone == "unet"
     options = dict(preset.unet if is_unet else preset.patch_dit)
     options["num_classes"] = NUM_CLASSES if args.conditional else None
+    if is_unet:  # the paper's latent enters next to the time alone
+        options["latent_map"] = recipe.name != "paper"
     latent_size = 0 if recipe.name == "mdm" else preset.latent_size
     own = {"head": args.head} if getattr(args, "head", None) else {}
     make_denoiser, make_recognition = (

@@ -5,12 +5,19 @@ import torch
 
 from vadd.backbones import UNET_PRESETS, UNetDenoiser, UNetRecognition, grid_patches
 from vadd.backbones.unet_conditioning import BlockConditioning
-from vadd.backbones.unet_layers import ChannelNorm, PixelAttention, Shape, enlarged
+from vadd.backbones.unet_layers import ChannelNorm, PixelAttention, ResidualBlock, Shape, enlarged
 from vadd.errors import ConfigError
 from vadd.testing.contracts import check_denoiser, check_recognition
 
 VOCAB, BATCH = 5, 3
 SMALL = {"channels": 8, "depth": 1, "num_heads": 2, "embedding_size": 4, "modulation_size": 8}
+
+
+def without_attention(network):
+    """Pixels see their neighbourhood alone."""
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            module.attention = torch.nn.Identity()
 
 
 def perturb(network):
@@ -41,7 +48,7 @@ def transposed(network, other):
 def test_rows_and_columns_are_where_the_order_of_tokens_says(shape):
     """The transposed image under transposed filters has the transposed output, with all channels in their places."""
     height, width = shape
-    options = {**SMALL, "multipliers": (1, 2), "attention_at": (max(shape),)}
+    options = {**SMALL, "multipliers": (1, 2), "attention_at": (max(shape),), "latent_map": False}
     network = perturb(UNetDenoiser((height, width, 2), VOCAB, 3, **options))
     other = transposed(network, UNetDenoiser((width, height, 2), VOCAB, 3, **options))
     image, t, z = torch.randint(VOCAB + 1, (BATCH, height, width, 2)), torch.rand(BATCH), torch.randn(BATCH, 3)
@@ -143,6 +150,37 @@ def test_a_latent_a_pixel_is_one_a_pixel_also_with_channels():
     target[:, 5] = True  # the second channel of the third pixel
     q = network(torch.randint(VOCAB, (BATCH, 12)), target, torch.rand(BATCH))
     assert (q.mean != 0).any(-1).equal((torch.arange(6) == 2).expand(BATCH, -1))
+
+
+def inner_pixels(x):
+    """Of 32x32, those from which the eleven convolutions do not see the border: of a constant image they are alike."""
+    return x.unflatten(1, (32, 32))[:, 12:20, 12:20]
+
+
+@pytest.mark.parametrize("latent_map", [True, False])
+def test_a_latent_in_one_vector_draws_pixels_apart_by_its_map_alone(latent_map):
+    size = {"channels": 4, "multipliers": (1,), "depth": 1, "num_heads": 1}
+    network = UNetDenoiser((32, 32), 2, 3, latent_map=latent_map, **size).double()
+    without_attention(network)
+    perturb(network)
+    x_t, t = torch.full((2, 1024), 2), torch.ones(2).double()
+    logits = inner_pixels(network(x_t, t, torch.randn(2, 3).double()))
+    varies = (logits - logits[:, :1, :1]).abs().amax() > 1e-6
+    assert bool(varies) == latent_map
+
+
+@pytest.mark.parametrize("latent_map", [True, False])
+def test_recognition_sees_where_something_is_by_its_map_alone(latent_map):
+    size = {"channels": 4, "multipliers": (1,), "depth": 1, "num_heads": 1}
+    network = UNetRecognition((40, 40), 2, 3, latent_map=latent_map, **size).double()
+    without_attention(network)
+    image = torch.zeros(40, 40).long()
+    image[18:21, 18:21] = 1  # far from the border, as seen by the seven convolutions
+    moved = image.roll((2, -1), (0, 1))
+    tokens = torch.stack([image, moved]).flatten(1)
+    q = network(tokens, torch.ones_like(tokens, dtype=torch.bool), torch.ones(2).double())
+    differs = (q.mean[0] - q.mean[1]).abs().amax() > 1e-9
+    assert bool(differs) == latent_map
 
 
 def test_channels_last_gives_the_same():

@@ -7,7 +7,8 @@ from vadd.backbones.mlp import MLPDenoiser, MLPRecognition
 from vadd.backbones.patch_dit import PatchDiTDenoiser, PatchDiTRecognition
 from vadd.backbones.pixels import DiscretizedLogisticHead, PixelEmbedding
 from vadd.backbones.shared import EmbeddingRecognition, SharedRecognition
-from vadd.backbones.unet import UNET_PRESETS, UNetDenoiser, UNetRecognition
+from vadd.backbones.unet import UNET_PRESETS, UNetDenoiser
+from vadd.backbones.unet_recognition import UNetRecognition
 
 __all__ = [
     "DIT_PRESETS",

@@ -87,6 +87,12 @@ class Shape:
                 )
 
     @property
+    def bottom_size(self) -> int:
+        """Values in a map of the last level."""
+        height, width = self.sides[-1]
+        return self.widths[-1] * height * width
+
+    @property
     def down(self) -> list[int]:
         """Level of each block of the path down, the two in the middle included."""
         last = len(self.widths) - 1
