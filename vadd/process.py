@@ -10,7 +10,7 @@ from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.schedules import NoiseSchedule
 from vadd.types import CorruptedBatch, Flags, PerSequence, Times, Tokens
 
-__all__ = ["MaskingProcess"]
+__all__ = ["MaskingProcess", "require_data"]
 
 
 @final
@@ -154,7 +154,7 @@ class MaskingProcess(nn.Module):
         return u.to(t.dtype)
 
     def check_tokens(self, x_0: Tensor, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None) -> None:
-        """Raise unless ``x_0`` is a batch of clean tokens with flags of its shape."""
+        """Raise unless ``x_0`` is a batch of clean tokens with flags of its shape, and no row is padding alone."""
         if not isinstance(x_0, Tensor) or x_0.dtype != torch.int64:
             got = x_0.dtype if isinstance(x_0, Tensor) else type(x_0).__name__
             raise DtypeError(f"x_0 must hold int64 tokens, got {got}; convert with x_0.long().")
@@ -172,6 +172,8 @@ class MaskingProcess(nn.Module):
                 raise ShapeError(f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}.")
         if not self.validate_args:
             return
+        if is_padding is not None:
+            require_data(is_padding)
         low, high = (int(v) for v in torch.aminmax(x_0))
         if high == self.mask_id:
             raise DomainError(
@@ -227,4 +229,15 @@ class MaskingProcess(nn.Module):
             is_frozen=is_frozen,
             is_padding=is_padding,
             condition=condition,
+        )
+
+
+def require_data(is_padding: Flags) -> None:
+    """Raise a DomainError that names the rows that are padding alone, if there are any."""
+    is_empty = is_padding.all(-1)
+    if bool(is_empty.any()):
+        rows = is_empty.nonzero()[:, 0].tolist()
+        raise DomainError(
+            f"is_padding leaves no token in {len(rows)} of {len(is_padding)} rows, in row "
+            f"{', '.join(map(str, rows[:8]))}{' and others' if len(rows) > 8 else ''}: leave such rows out."
         )

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from vadd.distributions import sample_categorical
 from vadd.errors import ConfigError, DomainError, DtypeError, NonFiniteError, ShapeError
+from vadd.process import require_data
 from vadd.samplers.base import Sampler
 from vadd.samplers.checks import require_integer
 from vadd.samplers.generation import Generation
@@ -119,6 +120,7 @@ def sample(
     start = torch.full((num_samples, length), model.process.mask_id, device=model.null_latent.device)
     if is_padding is not None:
         _require_flags("is_padding", is_padding, start, "(num_samples, length)")
+        require_data(is_padding)
         start = start.masked_fill(is_padding, 0)
     return generation(start, {"is_padding": is_padding, "condition": condition})[0]
 
@@ -234,6 +236,7 @@ def _require_tokens(model: SampledModel, x: Tensor, is_known: Tensor, is_padding
     fixed = is_known
     if is_padding is not None:
         _require_flags("is_padding", is_padding, x, "the shape of x,")
+        require_data(is_padding)
         fixed = is_known | is_padding
     vocab_size = model.process.vocab_size
     if bool((fixed & ((x < 0) | (x >= vocab_size))).any()):
