@@ -103,11 +103,17 @@ def ordered_times(draw: _Draw, batch: int, dtype: torch.dtype = torch.float32, *
 
 @st.composite
 def corruptible_batches(draw: _Draw) -> tuple[int, Tensor, dict]:
-    """A vocabulary size, clean tokens, and some of the flags ``is_frozen`` and ``is_padding``."""
+    """A vocabulary size, clean tokens, and some of the flags ``is_frozen`` and ``is_padding``.
+
+    Each row has data at one position or more.
+    """
     vocab_size = draw(vocab_sizes())
     x_0 = draw(token_batches(vocab_size))
     names = draw(st.sets(st.sampled_from(["is_frozen", "is_padding"])))
-    return vocab_size, x_0, {name: draw(flags(x_0.shape)) for name in sorted(names)}
+    drawn = {name: draw(flags(x_0.shape)) for name in sorted(names)}
+    if "is_padding" in drawn:
+        drawn["is_padding"][:, 0] &= ~drawn["is_padding"].all(-1)
+    return vocab_size, x_0, drawn
 
 
 @st.composite
