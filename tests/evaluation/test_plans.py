@@ -167,8 +167,10 @@ def test_frozen_and_padded_positions_are_not_scored():
     x_0 = sequences_of(model)
     everything = torch.ones_like(x_0, dtype=torch.bool)
     options = {"bound": "finite-step", "num_steps": 2, "num_latents": 2, "latents": "shared"}
-    for name in ("is_frozen", "is_padding"):
-        result = log_likelihood_bound(model, guide, x_0, **options, **{name: everything})
+    is_padding = torch.zeros_like(everything)
+    is_padding[:, 1] = True
+    for flags in ({"is_frozen": everything}, {"is_frozen": ~is_padding, "is_padding": is_padding}):
+        result = log_likelihood_bound(model, guide, x_0, **options, **flags)
         assert result.nats_per_sequence.tolist() == [0.0] * len(x_0)
 
 
