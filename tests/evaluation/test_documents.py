@@ -1,5 +1,8 @@
 """Bounds of documents in windows: what they bound, by enumeration of all documents of a length."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -169,3 +172,15 @@ def test_what_is_no_document_is_refused(documents, options, error, match):
     given = {"length": 3, "stride": 2, "bound": "marginal", **options}
     with pytest.raises(error, match=match):
         document_bound(model, guide, documents, **given)
+
+
+def test_the_code_of_the_page_runs(capsys):
+    page = Path(__file__).parents[2] / "docs" / "likelihoods.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    denoiser = DiTDenoiser(5, None, 0, hidden_size=8, depth=1, num_heads=2)
+    model = VADDModel(denoiser, StandardNormalPrior(0), MaskingProcess(LinearSchedule(), 5))
+    names = {"model": model, "guide": guide_for(model), "documents": [[0, 1, 2] * 7, [4, 3]], "num_words": 6}
+    exec(block, names)
+    printed = capsys.readouterr().out
+    assert "word_perplexity" in printed
+    assert "window by window: 4 new tokens given the 4 before them" in printed

@@ -6,6 +6,7 @@ from vadd.text.protocols import PROTOCOLS, TextProtocol
 from vadd.text.rows import TextRows, text_rows
 from vadd.text.stream import TextStream
 from vadd.text.tokenizers import CharTokenizer, SubwordTokenizer, Tokenizer, check_vocabulary, load_tokenizer
+from vadd.text.windows import sliding_windows
 
 __all__ = [
     "DETOKENIZERS",
@@ -21,5 +22,6 @@ __all__ = [
     "detokenizer",
     "load_documents",
     "load_tokenizer",
+    "sliding_windows",
     "text_rows",
 ]
