@@ -52,10 +52,12 @@ def compare(example: ModuleType, name: str, argv: list[str] | None) -> None:
 
     def add(model: str, seed: int, updates: int, as_long_as: str | None = None) -> None:
         given = [*options, *_of(model), "--seed", str(seed), "--num-updates"]
-        folder = _folder(example, [*given, str(updates)])
+        folder, wanted = _folder(example, [*given, str(updates)]), example.parse([*given, str(updates)])
         if as_long_as is not None:
             _go_on(_folder(example, [*given, str(num_updates)]), folder)
-        if args.anew or not _reported(folder).get("is_finished"):
+        found = _reported(folder)
+        is_same = found.get("options") == images.runs.options_of(wanted)
+        if args.anew or not (is_same and found["is_finished"]):
             example.main([*given, str(updates)])
         runs.append({"seed": seed, "as_long_as": as_long_as, "seconds_per_update": seconds[model], **_reported(folder)})
         _write(runs, name, args)
@@ -163,7 +165,7 @@ def draw(runs: list[dict[str, Any]], name: str, path: Path) -> None:
     """The finite-step bound and the distance in features against the number of steps, of all runs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for run in runs:
         style: dict[str, Any] = {"color": COLOURS[run["model"]], "marker": "o", "markersize": 3}
@@ -182,5 +184,5 @@ def draw(runs: list[dict[str, Any]], name: str, path: Path) -> None:
     for axes in (left, right):
         axes.set(xscale="log", xlabel="steps T", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
-    left.legend(fontsize=7)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=140)

@@ -3,7 +3,8 @@
 ``--protocol padded``: grey levels cut at 0.5, framed to 32x32, as in VADD's paper. Its bits per dimension count the 240
 border pixels, which are always 0: they do not compare with those of 28x28. ``--protocol static``: the fixed Bernoulli
 sample of Larochelle and Murray at 28x28, whose figures are nats per image. Images are looked for in the folder that the
-environment variable ``VADD_DATA`` (or ``--data-root``) names; ``--download`` fetches MNIST.
+environment variable ``VADD_DATA`` (or ``--data-root``) names. MNIST is downloaded where it is not there
+(``--no-download`` forbids it).
 
 Run ``python examples/binarized_mnist_svi.py``; after an interruption the same command goes on. ``--preset smoke`` takes
 seconds, ``cpu`` about an hour on two cores, ``gpu-30min`` half an hour on a data-centre GPU, ``paper`` is the published
@@ -85,7 +86,7 @@ PRESETS = {
 }
 HINT = (
     "--data-root FOLDER (or the variable VADD_DATA) names the folder with MNIST/raw and, for --protocol static, "
-    "binarized_mnist; --download fetches MNIST, but not the static set."
+    "binarized_mnist; MNIST is downloaded where it is missing, without --no-download, but not the static set."
 )
 
 

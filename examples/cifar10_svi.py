@@ -1,8 +1,8 @@
 """CIFAR-10 with and without a latent: 3,072 tokens of 256 values an image.
 
 Images are looked for in the folder that the environment variable ``VADD_DATA`` (or ``--data-root``) names, in any form
-that :func:`vadd.data.load_cifar10_tokens` reads; ``--download`` fetches them, ``--subset`` takes the 10,000 training
-images of ``cifar10_subset.npz``.
+that :func:`vadd.data.load_cifar10_tokens` reads, and downloaded where they are not there (``--no-download`` forbids
+it). ``--subset`` takes the 10,000 training images of ``cifar10_subset.npz``.
 
 Run ``python examples/cifar10_svi.py``; after an interruption the same command goes on. ``--preset smoke`` takes
 seconds, ``cpu`` about an hour on two cores, ``gpu-30min`` half an hour on a data-centre GPU, ``paper`` is the published
@@ -88,8 +88,8 @@ PRESETS = {
     ),
 }
 HINT = (
-    "--data-root FOLDER (or the variable VADD_DATA) names the folder, --download fetches the images, --subset takes "
-    "those of cifar10_subset.npz."
+    "--data-root FOLDER (or the variable VADD_DATA) names the folder, --no-download keeps from fetching the images, "
+    "--subset takes those of cifar10_subset.npz."
 )
 
 
@@ -100,7 +100,9 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
     test = load_cifar10_tokens(args.data_root, train=False, num=preset.num_train, **options)
     kept, validation = split(train, preset.num_validation)
     unit = "nats per image, bits per dimension over 32x32 pixels of 3 channels"
-    return Data("cifar10", kept, validation, test, (train, test), unit, args.mirrored)
+    return Data(
+        "cifar10-subset" if args.subset else "cifar10", kept, validation, test, (train, test), unit, args.mirrored
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

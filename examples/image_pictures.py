@@ -40,36 +40,48 @@ def write_samples(
     path: Path, name: str, model: VADDModel, data: Data, preset: Preset, args: argparse.Namespace
 ) -> None:
     """Samples by number of steps beside real images, and their nearest training images."""
-    shape, num_levels = data.train.image_shape, data.train.num_levels
     samples = {steps: image_results.draw(model, LINES**2, steps, preset, args).cpu() for steps in preset.steps}
     neighbours = {
         f"{name}, {_steps(steps)}": (
-            samples[steps].reshape(-1, *shape),
-            data.train.images[nearest_training_images(samples[steps], data)].long(),
+            to_images(samples[steps], data),
+            to_images(nearest_training_images(samples[steps], data), data),
         )
         for steps in (preset.steps[0], preset.steps[-1])
     }
     image_grid(
         path,
-        {name: {_steps(steps): x.reshape(-1, *shape) for steps, x in samples.items()}},
-        num_levels=num_levels,
-        reference=("real test images", data.test.images[: LINES**2].long()),
+        {name: {_steps(steps): to_images(x, data) for steps, x in samples.items()}},
+        num_levels=data.train.num_levels,
+        reference=("real test images", to_images(data.test.tokens[: LINES**2].long(), data)),
         neighbours=neighbours,
         title=f"{data.name}: samples by number of steps",
         per_row=LINES,
     )
 
 
+def to_images(tokens: Tensor, data: Data) -> Tensor:
+    """Tokens as images to look at: grey, red-green-blue, or for other numbers of channels these side by side."""
+    images = tokens.reshape(*tokens.shape[:-1], *data.train.image_shape)
+    if len(data.train.image_shape) == 2 or images.shape[-1] in (1, 3):
+        return images
+    return images.transpose(-1, -2).flatten(-2)
+
+
 def nearest_training_images(samples: Tensor, data: Data) -> Tensor:
-    """Rows of the training images that are closest to samples, in pixels; all are searched, some at a time."""
-    rows, distances = [], []
+    """Of all training images, mirrored ones too where these are trained on, the closest to each sample, in pixels."""
+    best, distance = torch.zeros_like(samples), torch.full((len(samples),), torch.inf, dtype=torch.float64)
     for start in range(0, len(data.train), CHUNK):
         part = data.train.tokens[start : start + CHUNK].long()
-        row = nearest_neighbours(samples, part)[:, 0]
-        rows.append(start + row)
-        distances.append((samples - part[row]).double().norm(dim=-1))
-    best = torch.stack(distances).argmin(0)
-    return torch.stack(rows).gather(0, best[None])[0]
+        for candidates in (part, _mirrored(part, data)) if data.mirrored else (part,):
+            found = candidates[nearest_neighbours(samples, candidates)[:, 0]]
+            there = (samples - found).double().norm(dim=-1)
+            best[there < distance] = found[there < distance]
+            distance = torch.minimum(distance, there)
+    return best
+
+
+def _mirrored(tokens: Tensor, data: Data) -> Tensor:
+    return tokens.reshape(-1, *data.train.image_shape).flip(2).flatten(1)
 
 
 def write_latents(
@@ -81,7 +93,7 @@ def write_latents(
     pages = latent_pages(model, guide, **rows, num_steps=num_steps, num_units=units, seed=args.seed)
 
     def table(tokens: Tensor) -> Tensor:
-        return tokens.cpu().reshape(*tokens.shape[:2], *data.train.image_shape)
+        return to_images(tokens.cpu(), data)
 
     levels = {"num_levels": data.train.num_levels}
     latent_mask_page(folder / "latents.png", table(pages.latents_by_masks), **levels)

@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
 from image_data import NUM_CLASSES, Data, Preset, rows_of  # noqa: E402
 
+LEAST_SIDE = 4
+FID_SAMPLES = 50_000  # of the protocol that published values follow
 MOST_COMPARED = 5000  # rows of which neighbours are sought, whose number is squared
 
 
@@ -52,7 +54,10 @@ def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) ->
     train, test = data.classified
     assert train.labels is not None
     assert test.labels is not None
-    folder = args.out / f"classifier-{data.name}-{preset.classifier_epochs}-{args.seed}-{len(train)}"
+    if min(train.image_shape[:2]) < LEAST_SIDE:
+        return None, f"none: the classifier reads images from {LEAST_SIDE}x{LEAST_SIDE} on"
+    kind = "-mirrored" * data.mirrored
+    folder = args.out / f"classifier-{data.name}-{preset.classifier_epochs}-{args.seed}-{len(train)}{kind}"
     if (folder / "classifier.json").exists():
         classifier, notes = load_image_classifier(folder)
     else:
@@ -72,13 +77,14 @@ def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) ->
 def distances(model: VADDModel, data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
     """Distances of samples from test images by number of steps, beside those of training images.
 
-    FID is measured against training images, as published ones are.
+    FID is measured against all training images, those held out included, as published ones are.
     """
     network, description = network_of_features(data, preset, args)
     if network is None:
         return {"features": description, "rows": []}
-    train, test = (images.tokens[: preset.num_samples] for images in (data.train, data.test))
-    real, other = (train, test) if args.fid else (test, train)
+    real, other = data.test.tokens[: preset.num_samples], data.train.tokens[: preset.num_samples]
+    if args.fid:
+        real, other = torch.cat([data.train.tokens, data.validation.tokens]), data.test.tokens
     reference = network.features(real)
     table = [{"steps": None, **_compare(network, reference, network.features(other))}]
     for steps in preset.steps:
@@ -106,10 +112,13 @@ def draw(
 
 
 def _compare(network: ImageFeatures, real: Tensor, fake: Tensor) -> dict[str, float]:
+    names = [network.frechet_name, network.kernel_name]
+    if isinstance(network, InceptionFeatures) and min(len(real), len(fake)) < FID_SAMPLES:
+        names = ["Fréchet distance in Inception features", "kernel distance in Inception features"]
     overlap = prdc(real[:MOST_COMPARED], fake[:MOST_COMPARED], k=min(5, len(real) - 1, len(fake) - 1))
     return {
-        network.frechet_name: frechet_distance(real, fake),
-        network.kernel_name: kernel_distance(real, fake),
+        names[0]: frechet_distance(real, fake),
+        names[1]: kernel_distance(real, fake),
         **overlap._asdict(),
     }
 

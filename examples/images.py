@@ -5,6 +5,7 @@ A data set of your own is a ``Data`` of three :class:`~vadd.data.ImageTokens` an
 """
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -25,7 +26,6 @@ from vadd.backbones import (
     UNetDenoiser,
     UNetRecognition,
 )
-from vadd.errors import ConfigError, DataError
 from vadd.plotting import image_grid, training_curves
 from vadd.recipes import Pair
 from vadd.reporting import write_report
@@ -47,7 +47,12 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add = parser.add_argument
     root = os.environ.get("VADD_DATA", "data")
     add("--data-root", type=Path, default=Path(root), help="folder of the images; default $VADD_DATA or ./data")
-    add("--download", action="store_true", help="fetch images that are missing, through torchvision")
+    add(
+        "--download",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fetch images that are missing, through torchvision",
+    )
     runs.add_options(parser, tuple(presets), out)
     add("--backbone", choices=("unet", "patch-dit"), default="unet")
     add("--conditional", action="store_true", help="train on class labels, a tenth of the rows without")
@@ -96,7 +101,7 @@ def train(data: Data, preset: Preset, args: argparse.Namespace, folder: Path) ->
     validation = rows_of(data.validation, preset.num_validation, args)
 
     def draw(path: Path, samples: dict[str, Tensor]) -> None:
-        images = {label: x.reshape(-1, *data.train.image_shape) for label, x in samples.items()}
+        images = {label: image_pictures.to_images(x, data) for label, x in samples.items()}
         image_grid(path, {recipe_of(args).name: images}, num_levels=data.train.num_levels)
 
     result = runs.fit(
@@ -125,13 +130,17 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"error: --conditional needs labels, and {data.name} has none.")
     if args.guidance != 1 and not args.conditional:
         raise SystemExit("error: --guidance needs --conditional.")
-    if args.fid:  # weights that are missing come up now, not after the training
-        try:
+    if not 0 <= args.guidance < math.inf:
+        raise SystemExit(f"error: --guidance must be a number of at least 0, got {args.guidance}.")
+    with runs.explained():
+        if args.fid:  # weights that are missing come up now, not after the training
             image_results.network_of_features(data, preset, args)
-        except (ConfigError, DataError) as error:
-            raise SystemExit(f"error: {error}") from None
-    start = time.perf_counter()
-    name, folder = recipe_of(args).name, runs.make_folder(run_folder(data, preset, args), args)
+        folder = runs.make_folder(run_folder(data, preset, args), preset, args)
+        return _run(data, preset, args, folder)
+
+
+def _run(data: Data, preset: Preset, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    start, name = time.perf_counter(), recipe_of(args).name
     result = train(data, preset, args, folder)
     model, guide = result.model, result.guide
     model.save_pretrained(folder / "model", guide=guide, notes={"data": data.name, "update": result.step})
@@ -146,10 +155,7 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
         "data": data.name,
         "unit": data.unit,
         "model": name,
-        "backbone": args.backbone,
-        "head": getattr(args, "head", None),
-        "conditional": args.conditional,
-        "guidance": args.guidance,
+        "options": runs.options_of(args),
         "preset": {"name": args.preset, **asdict(replace(preset, num_updates=num_updates))},
         "updates": result.step,
         "is_finished": result.step == num_updates,

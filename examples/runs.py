@@ -4,7 +4,8 @@ import argparse
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vadd import RecognitionGuide, VADDModel
-from vadd.errors import DataError
+from vadd.errors import DataError, VADDError
 from vadd.evaluation import BoundResult, log_likelihood_bound
 from vadd.recipes import Pair, Recipe, get_recipe
 from vadd.samplers.gate import resolve_plan
@@ -32,7 +33,7 @@ from vadd.training import (
 Loaded = TypeVar("Loaded")
 
 RATIOS = (0.25, 0.5, 0.75, 1.0)
-# What a bound may cost: network calls for one sequence and one draw, beyond which it is left out.
+# What a bound may cost: network calls for one sequence and one draw; beyond it, fewer latents are taken.
 MOST_CALLS = 4000
 MOST_GATED = 20  # steps; more of them take the plan of the last
 
@@ -108,6 +109,37 @@ def load_or_explain(load: Callable[[], Loaded], hint: str) -> Loaded:
         raise SystemExit(f"error: {error}\nOn the command line: {hint}") from None
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """What is wrong with the options, the disk or the machine ends the program with one message."""
+    try:
+        yield
+    except (VADDError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def config_of(size: Size, args: argparse.Namespace) -> TrainerConfig:
+    """Settings of the trainer.
+
+    Raises:
+        DomainError, ConfigError: on settings out of range.
+    """
+    num_updates = num_updates_of(size, args)
+    often = max(num_updates // 10, min(num_updates, 5))
+    return TrainerConfig(
+        num_updates,
+        size.batch_size,
+        seed=args.seed,
+        learning_rate=size.learning_rate,
+        weight_decay=0.01,
+        ema_decay=size.ema_decay,
+        precision=size.precision,  # pyright: ignore[reportArgumentType] - checked there
+        minutes=size.minutes if args.minutes is None else args.minutes,
+        validate_every=often,
+        save_every=min(often, 1000),
+    )
+
+
 def fit(
     pair: Pair,
     data: Any,
@@ -130,26 +162,14 @@ def fit(
         draw: writes a few samples down while training; see ``SamplePictures``.
         **sampling: options of these samples.
     """
-    recipe, num_updates = recipe_of(args), num_updates_of(size, args)
-    often = max(num_updates // 10, min(num_updates, 5))
+    recipe, config = recipe_of(args), config_of(size, args)
     trainer = Trainer(
         *pair,
         recipe.objective(pair.model.process),
         data,
-        TrainerConfig(
-            num_updates,
-            size.batch_size,
-            seed=args.seed,
-            learning_rate=size.learning_rate,
-            weight_decay=0.01,
-            ema_decay=size.ema_decay,
-            precision=size.precision,  # pyright: ignore[reportArgumentType] - checked there
-            minutes=size.minutes if args.minutes is None else args.minutes,
-            validate_every=often,
-            save_every=min(often, 1000),
-        ),
+        config,
         schedule=warmup_constant(size.warmup) if size.warmup else None,
-        kl_schedule=recipe.kl_schedule(num_updates),
+        kl_schedule=recipe.kl_schedule(config.num_updates),
         validation=BoundValidation(
             **{name: value[: min(size.num_rows, size.num_validation)] for name, value in validation.items()},
             num_steps=(1, 4),
@@ -162,15 +182,22 @@ def fit(
     )
     on_device = {k: v.to(trainer.device) if isinstance(v, Tensor) else v for k, v in sampling.items()}
     shown = tuple(steps for steps in (1, 4, 20) if steps <= max(size.steps))
-    trainer.callbacks.insert(0, SamplePictures(often, draw, num_steps=shown, **on_device))
+    trainer.callbacks.insert(0, SamplePictures(config.validate_every or 1, draw, num_steps=shown, **on_device))
     result = trainer.fit()
     if result.stopped == "signal":
         raise SystemExit(result.exit_code)
     return result
 
 
-def make_folder(folder: Path, args: argparse.Namespace) -> Path:
-    """The folder of a run, emptied where it is to begin anew."""
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that decide what a report says."""
+    others = ("out", "again", "minutes", "quiet", "trackers", "data_root", "download")
+    return {name: value for name, value in vars(args).items() if name not in others}
+
+
+def make_folder(folder: Path, size: Size, args: argparse.Namespace) -> Path:
+    """The folder of a run, emptied where it is to begin anew, once the settings are known to do."""
+    config_of(size, args)
     if args.again:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,19 +243,23 @@ def bounds(
             nats = [round(value, 4) for value in result.nats_per_sequence.tolist()]
             table[-1] |= {"steps": options["num_steps"], "of_each_sequence": nats}
 
-    for steps in (*(steps for steps in size.steps if steps < dim), dim):
+    def affordable(jumps: int) -> int:
+        return max(1, min(num_latents, MOST_CALLS // jumps))
+
+    counts = (*(steps for steps in size.steps if steps < dim), dim)
+    for steps in counts:
         plan = set(resolve_plan(default_latents(model), steps))
         visits_all = len(plan) > 1 or plan == {"shared"}
         num_jumps = steps if visits_all else min(steps, size.num_jumps)
-        if num_jumps * (1 if plan == {"null"} else num_latents) <= MOST_CALLS:
-            options = {} if visits_all else {"num_jumps": num_jumps}
-            add("finite-step", f"finite-step, T={steps}", num_latents, num_steps=steps, **options)
+        latents = 1 if plan == {"null"} else affordable(num_jumps)
+        options = {} if visits_all else {"num_jumps": num_jumps}
+        add("finite-step", f"finite-step, T={steps}", latents, num_steps=steps, **options)
     add("marginal", "marginal", num_latents, num_draws=size.num_draws)
     add("continuous", "continuous", num_draws=size.num_draws)
     if model.has_latent:
-        for steps in (1, 10):
-            if steps in size.steps:
-                add("shared-latent", f"shared-latent, T={steps}", num_latents, num_steps=steps)
+        for steps in counts:
+            if set(resolve_plan(default_latents(model), steps)) != {"shared"}:  # else it is the bound above
+                add("shared-latent", f"shared-latent, T={steps}", affordable(steps), num_steps=steps)
         add("shared-latent", "shared-latent, infinitely many steps", num_jumps=size.num_jumps)
     for ratio in RATIOS:
         add("conditional", f"one jump, {ratio:.0%} masked", num_latents, mask_ratio=ratio, num_draws=1)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ def benchmark(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "time_updates", lambda example, options: {m: SECONDS[m] for m in options})
-    monkeypatch.setattr(module.images, "run_folder", lambda data, preset, args: args.folder)
+    monkeypatch.setattr(module.images, "run_folder", lambda data, preset, args: args.out)
     return module
 
 
@@ -30,13 +31,20 @@ def example(calls):
     def parse(argv):
         value = {name: argv[argv.index(name) + 1] for name in ("--num-updates", "--out")}
         model = "mdm" if "--baseline" in argv else argv[argv.index("--recipe") + 1]
+        head = "logistic" if "--head" in argv else None
         folder = Path(value["--out"]) / f"{model}-{value['--num-updates']}"
-        return SimpleNamespace(num_updates=int(value["--num-updates"]), folder=folder, preset="smoke", model=model)
+        return SimpleNamespace(
+            extra="--data-root" not in argv,
+            num_updates=int(value["--num-updates"]),
+            folder=folder,
+            preset="smoke",
+            model=model,
+        )
 
     def main(argv):
         calls.append(argv)
         args = parse(argv)
-        model, folder = args.model, args.folder
+        model, folder = args.model, args.out
         (folder / "training").mkdir(parents=True, exist_ok=True)
         with (folder / "training" / "history").open("a") as file:
             file.write(f"{args.num_updates} ")
@@ -46,6 +54,7 @@ def example(calls):
             "model": model,
             "updates": args.num_updates,
             "is_finished": True,
+            "options": sys.modules["runs"].options_of(args),
             "bounds": [*rows, {"name": "marginal", "nats": 1.0, "stderr": 0.1}],
             "distances": {"rows": [{"steps": None, "Fréchet": 0.1}, {"steps": 1, "Fréchet": 2.0}]},
         }
@@ -94,6 +103,8 @@ def test_runs_that_have_reported_their_end_are_taken_as_they_are(benchmark, tmp_
     results_of(benchmark, tmp_path, calls, "--models", "default")
     assert len(calls) == 3
     assert "--recipe default" in first["runs"][0]["command"]
+    results_of(benchmark, tmp_path, calls, "--models", "default", "--head", "logistic")  # what it says is another thing
+    assert len(calls) == 4
 
 
 def test_updates_are_timed_in_turns(tmp_path, monkeypatch):

@@ -63,7 +63,8 @@ def check_report(report, num_pixels):
     """What every report must hold, of an untrained model whose pixels are nearly uniform."""
     rows = {row["name"]: row for row in report["bounds"]}
     assert list(rows)[-1] == "DELBO, the published metric"
-    assert {"finite-step, T=1", "finite-step, T=2", "marginal", "continuous", "one jump, 25% masked"} <= set(rows)
+    assert {f"finite-step, T={steps}" for steps in (1, 2, num_pixels)} <= set(rows)
+    assert {"marginal", "continuous", "one jump, 25% masked"} <= set(rows)
     # One jump from everything masked is what one step does; both name their samplers.
     assert all("ancestral sampling" in rows[f"finite-step, T={steps}"]["bounds"] for steps in (1, 2))
     for row in rows.values():
@@ -169,14 +170,21 @@ def test_missing_weights_for_the_fid_are_told_before_training(mnist, data_root, 
 @pytest.mark.parametrize("given", [("binarized_mnist_svi",), ("binarized_mnist_svi", "static"), ("cifar10_svi",)])
 def test_without_images_one_message_says_what_to_do(given, tmp_path):
     name, *protocol = given
-    options = ["--data-root", str(tmp_path / "none"), "--preset", "smoke", *(["--protocol", *protocol] * len(protocol))]
+    options = [
+        "--data-root",
+        str(tmp_path / "none"),
+        "--preset",
+        "smoke",
+        "--no-download",
+        *(["--protocol", *protocol] * len(protocol)),
+    ]
     with pytest.raises(SystemExit) as ended:
         module_of(name).main(options)
     message = str(ended.value)
     assert message.startswith("error: no ")
     assert str(tmp_path / "none") in message
     assert "--data-root FOLDER" in message
-    assert "--download" in message
+    assert "--no-download" in message
 
 
 def test_a_tenth_of_the_rows_has_no_label_and_every_image_is_among_them():
@@ -195,6 +203,55 @@ def test_the_nearest_training_image_is_found_in_every_part(monkeypatch):
     pictures, data = module_of("image_pictures"), module_of("image_data")
     train = make_image_tokens(torch.randint(0, 256, (9, 4, 4)), num_levels=256, dtype=torch.uint8)
     monkeypatch.setattr(pictures, "CHUNK", 4)
-    whole = data.Data("noise", train, train, train, None, "")
     samples = train.tokens[[8, 0, 5]].long().clamp(1, 254) + 1
-    assert pictures.nearest_training_images(samples, whole).tolist() == [8, 0, 5]
+    for is_mirrored in (False, True):
+        whole = data.Data("noise", train, train, train, None, "", is_mirrored)
+        assert pictures.nearest_training_images(samples, whole).equal(train.tokens[[8, 0, 5]].long())
+    flipped = train.tokens[[7, 2]].long().reshape(2, 4, 4).flip(2).flatten(1)
+    assert pictures.nearest_training_images(flipped, whole).equal(flipped)
+
+
+def test_images_of_any_number_of_channels_can_be_looked_at():
+    pictures, data = module_of("image_pictures"), module_of("image_data")
+    for shape, shown in (((4, 5), (4, 5)), ((4, 5, 1), (4, 5, 1)), ((4, 5, 3), (4, 5, 3)), ((4, 5, 2), (4, 10))):
+        images = make_image_tokens(torch.randint(0, 3, (7, *shape)), num_levels=3)
+        seen = pictures.to_images(images.tokens, data.Data("noise", images, images, images, None, ""))
+        assert seen.shape == (7, *shown)
+    assert seen[:, :, 5:].equal(images.tokens.reshape(7, 4, 5, 2)[..., 1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--conditional", "--guidance", "-1"], "--guidance must be a number"),
+        (["--conditional", "--guidance", "nan"], "--guidance must be a number"),
+        (["--guidance", "2"], "--guidance needs --conditional"),
+        (["--num-updates", "0"], "num_updates"),
+        (["--minutes", "nan"], "minutes"),
+    ],
+)
+def test_what_is_wrong_with_the_options_is_one_message_and_takes_nothing(mnist, data_root, tmp_path, given, message):
+    args = mnist.parse(["--preset", "smoke", "--out", str(tmp_path), *given])
+    image_data = module_of("image_data")
+    noise = make_image_tokens(torch.zeros(3, 8, 8).long(), torch.arange(3), num_levels=2)
+    data = image_data.Data("noise", noise, noise, noise, None, "")
+    args.again = True
+    kept = mnist.images.run_folder(data, mnist.PRESETS["smoke"], args) / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        mnist.images.run(data, mnist.PRESETS["smoke"], args)
+    assert kept.exists()
+
+
+def test_a_fid_is_one_of_fifty_thousand_samples(mnist, monkeypatch):
+    results = mnist.images.image_results
+
+    class Stub(results.InceptionFeatures):
+        def __init__(self):
+            pass
+
+    few = torch.randn(20, 2)
+    assert {name for name in results._compare(Stub(), few, few) if "Inception" in name}
+    monkeypatch.setattr(results, "FID_SAMPLES", 20)
+    assert "FID" in results._compare(Stub(), few, few)
