@@ -34,11 +34,7 @@ def example(calls):
         head = "logistic" if "--head" in argv else None
         folder = Path(value["--out"]) / f"{model}-{value['--num-updates']}"
         return SimpleNamespace(
-            extra="--data-root" not in argv,
-            num_updates=int(value["--num-updates"]),
-            folder=folder,
-            preset="smoke",
-            model=model,
+            num_updates=int(value["--num-updates"]), out=folder, preset="smoke", model=model, head=head
         )
 
     def main(argv):
