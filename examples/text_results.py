@@ -1,0 +1,263 @@
+"""Bounds and perplexities of a model of text, what judges say of its samples, and other texts."""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vadd import RecognitionGuide, VADDModel
+from vadd.errors import ConfigError
+from vadd.evaluation import (
+    BoundResult,
+    diagnose_latent,
+    document_bound,
+    log_likelihood_bound,
+    perplexities,
+)
+from vadd.metrics import (
+    CausalJudge,
+    LanguageJudge,
+    TransformersJudge,
+    generative_perplexity,
+    load_causal_judge,
+    mauve_score,
+    save_causal_judge,
+    share_of_real_words,
+    train_causal_judge,
+    unigram_entropy,
+    words_of,
+)
+from vadd.text import PROTOCOLS, detokenizer, load_documents, text_rows
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import runs  # noqa: E402
+from text_data import Preset, Rows, TextData, texts_of  # noqa: E402
+
+SHOWN = 5  # samples of each number of steps that are written down
+MOST_DOCUMENTS = 200  # of a zero-shot set that is read in windows
+
+
+def evaluate(
+    model: VADDModel,
+    guide: RecognitionGuide,
+    data: TextData,
+    others: Mapping[str, Any],
+    preset: Preset,
+    args: argparse.Namespace,
+    folder: Path,
+) -> dict[str, Any]:
+    """Every bound, what the judges say, and what the latent carries."""
+    device = model.null_latent.device
+    rows = {name: value[: preset.num_rows].to(device) for name, value in data.test.items()}
+    table, results = runs.bounds(model, guide, rows, preset, args.seed)
+    texts = texts_of(rows, data.tokenizer)
+    counts = {
+        "num_words": torch.tensor([len(text.split()) for text in texts]),
+        "num_characters": torch.tensor([len(text) for text in texts]),
+    }
+    for row in table:
+        row |= figures(results[row["name"]], counts)
+    report: dict[str, Any] = {"bounds": table}
+    if model.has_latent:
+        options: dict[str, Any] = {"num_latents": max(2, preset.num_latents), "rows_per_call": preset.rows_per_call}
+        report["latent"] = str(diagnose_latent(model, guide, **rows, **options, seed=args.seed))
+    report["samples"] = judge_samples(model, data, preset, args, folder)
+    report["zero_shot"] = [zero_shot(model, guide, name, found, preset, args) for name, found in others.items()]
+    return report
+
+
+def figures(result: BoundResult, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Perplexities and bits per character; those of the published metric, which bounds nothing, have their own name."""
+    given = {} if result.kind == "conditional" else counts
+    found = perplexities(result, **{name: value for name, value in given.items() if torch.as_tensor(value).sum() > 0})
+    prefix = "" if result.bounds is not None else "delbo_"
+    units = {"perplexity": "num_tokens", "word_perplexity": "num_words", "bits_per_character": "num_characters"}
+    rates = {}
+    for unit, count in units.items():
+        if getattr(found, count) is not None:
+            estimate = getattr(found, prefix + unit)
+            rates[prefix + unit] = estimate.value
+            rates[f"{prefix}{unit}_stderr"] = None if estimate.stderr != estimate.stderr else estimate.stderr
+    return rates
+
+
+def judge_of(data: TextData, preset: Preset, args: argparse.Namespace) -> tuple[LanguageJudge, dict[str, Any]]:
+    """The judge of samples, trained once for all runs on the same rows; and how good it is."""
+    if args.judge is not None:
+        return TransformersJudge(args.judge, device="cuda" if torch.cuda.is_available() else "cpu"), {}
+    parts = [data.name, data.tokenizer.fingerprint[:12], args.packing, data.length, args.preset]
+    folder = args.out / "-".join(["judge", *map(str, parts)])
+    if (folder / "judge.json").exists():
+        return load_causal_judge(folder)
+    rows = data.beginning if args.streaming else data.train
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    judge, held_out, num_updates = train_causal_judge(
+        rows, data.tokenizer.vocab_size, seed=0, held_out=data.test, device=device, **preset.judge
+    )
+    assert held_out is not None
+    notes = {"num_updates": num_updates, "heldout_nats_per_token": held_out.mean, "heldout_stderr": held_out.stderr}
+    save_causal_judge(judge.cpu(), folder, notes=notes)
+    return load_causal_judge(folder)
+
+
+def judge_samples(
+    model: VADDModel, data: TextData, preset: Preset, args: argparse.Namespace, folder: Path
+) -> dict[str, Any]:
+    """Samples by number of steps under the judge, beside held-out text; a few are written down."""
+    judge, notes = judge_of(data, preset, args)
+    num = min(preset.num_samples, len(data.test["x_0"]))
+    real = {name: value[:num] for name, value in data.test.items()}
+    table = [{"steps": None, **_judge(judge, real, real, data, args)}]
+    pages = []
+    for steps in (*(steps for steps in preset.steps if steps < data.length), data.length):
+        start = time.perf_counter()
+        fake = draw(model, real, steps, preset, args)
+        seconds = time.perf_counter() - start
+        table.append({"steps": steps, **_judge(judge, fake, real, data, args), "rows_per_second": num / seconds})
+        texts = texts_of({name: value[:SHOWN] for name, value in fake.items()}, data.tokenizer)
+        pages.append(f"== {steps} step{'s' if steps > 1 else ''}\n\n" + "\n--\n".join(texts))
+    (folder / "samples.txt").write_text("\n\n".join(pages) + "\n")
+    return {"judge": judge.name, "judge_notes": notes, "against": f"{num} held-out rows: steps null", "rows": table}
+
+
+def draw(model: VADDModel, like: Mapping[str, Tensor], steps: int, preset: Preset, args: argparse.Namespace) -> Rows:
+    """As many samples as there are rows, of padded ones with their lengths."""
+    device = model.null_latent.device
+    flags = {name: value.to(device) for name, value in like.items() if name == "is_padding"}
+    options = {"batch_size": 4 * preset.rows_per_call, "progress": not args.quiet, **flags}
+    num, length = like["x_0"].shape
+    x = model.sample(num, num_steps=steps, length=length, seed=args.seed, **options)
+    return {"x_0": x.cpu(), **{name: value.cpu() for name, value in flags.items()}}
+
+
+def _judge(judge: LanguageJudge, rows: Rows, real: Rows, data: TextData, args: argparse.Namespace) -> dict[str, Any]:
+    is_padding, texts = rows.get("is_padding"), texts_of(rows, data.tokenizer)
+    if isinstance(judge, CausalJudge):
+        found = generative_perplexity(judge, rows["x_0"], is_padding)
+    else:
+        found = generative_perplexity(judge, texts)
+    row = {
+        "perplexity": found.perplexity,
+        "perplexity_stderr": found.stderr,
+        "unigram_entropy": unigram_entropy(rows["x_0"], is_padding),
+    }
+    if data.words is not None:
+        counted = [text for text in texts if len(words_of(text)) > 2]  # the first and the last word do not count
+        row["real_words"] = share_of_real_words(counted, data.words) if counted else None
+    if args.mauve and rows is not real:
+        if isinstance(judge, CausalJudge):
+            sides = [judge.features(side["x_0"], side.get("is_padding")) for side in (real, rows)]
+            score = mauve_score(sides[0], sides[1], features=judge.feature_name)
+        else:
+            score = mauve_score(texts_of(real, data.tokenizer), texts, features=judge)  # pyright: ignore
+        row["mauve"] = score.score
+    return row
+
+
+def zero_shot_sets(data: TextData, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Rows, or with ``--stride`` documents, of the other texts on the command line.
+
+    A name of a protocol brings its field and detokenizer; its frame where the tokenizer and the length are its own.
+
+    Raises:
+        ConfigError: if an entry is not of the form NAME=SOURCE.
+        DataError: if a text cannot be read.
+    """
+    found = {}
+    for entry in args.zero_shot:
+        name, _, source = entry.partition("=")
+        protocol = PROTOCOLS.get(name)
+        if not source and protocol is None:
+            raise ConfigError(f"--zero-shot takes NAME=SOURCE, or one of {', '.join(PROTOCOLS)}; got {entry!r}.")
+        own = protocol is not None and (protocol.tokenizer, protocol.length) == (args.tokenizer, data.length)
+        detokenize = data.detokenize if protocol is None else protocol.detokenizer
+        detokenize = None if detokenize == "none" else detokenize
+        if protocol is not None:
+            documents = protocol.documents(source=source or None)
+        else:
+            documents = load_documents(source, field=args.field, unit=args.unit, root=args.data_root)
+        if args.stride is not None:
+            texts = [text for text in documents["text"][:MOST_DOCUMENTS] if text.strip()]
+            rules = detokenizer(detokenize or "none")
+            tokens = data.tokenizer.encode([rules(text) for text in texts])
+            found[name] = {"documents": tokens, "texts": texts}
+        else:
+            frame = protocol.frame if own and protocol is not None else None
+            packing = protocol.packing if own and protocol is not None else args.packing
+            rows = text_rows(
+                documents, data.tokenizer, data.length, packing=packing, detokenize=detokenize, frame=frame
+            )
+            found[name] = {"rows": rows}
+    return found
+
+
+def zero_shot(
+    model: VADDModel,
+    guide: RecognitionGuide,
+    name: str,
+    found: Mapping[str, Any],
+    preset: Preset,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """The model's bounds on another text: infinitely many steps, as many as tokens, and the published metric."""
+    num_latents = preset.num_latents if model.has_latent else 1
+    common: dict[str, Any] = {"seed": args.seed, "rows_per_call": preset.rows_per_call}
+    if "rows" in found:
+        rows = found["rows"].first(min(len(found["rows"]), preset.num_rows))
+        counts = {"num_words": rows.num_words, "num_characters": rows.num_characters}
+        tokens = {key: value.to(model.null_latent.device) for key, value in rows.tokens().items()}
+        length, what = rows.form.length, f"{len(rows)} rows"
+
+        def bound(**options: Any) -> BoundResult:
+            return log_likelihood_bound(model, guide, **tokens, **common, **options)
+
+    else:
+        documents = found["documents"][: preset.num_rows]
+        texts = found["texts"][: len(documents)]
+        counts = {
+            "num_words": torch.tensor([len(text.split()) for text in texts]),
+            "num_characters": torch.tensor([len(text) for text in texts]),
+        }
+        length = model.denoiser.num_tokens or args.length
+        what = f"{len(documents)} documents in windows of {args.stride} new tokens"
+
+        def bound(**options: Any) -> BoundResult:
+            return document_bound(model, guide, documents, length=length, stride=args.stride, **common, **options)
+
+    num_jumps = min(preset.num_jumps, length)
+    table = []
+    for title, options in (
+        ("shared-latent, infinitely many steps", {"bound": "shared-latent", "num_jumps": num_jumps}),
+        ("marginal", {"bound": "marginal", "num_latents": num_latents, "num_draws": preset.num_draws}),
+        ("DELBO, the published metric", {"bound": "delbo", "num_draws": preset.num_draws}),
+    ):
+        if options["bound"] != "shared-latent" or model.has_latent:
+            result = bound(**options)
+            table.append({"name": title, "nats": result.nats, "bounds": result.bounds, **figures(result, counts)})
+    return {"name": name, "what": what, "bounds": table}
+
+
+def print_tables(report: Mapping[str, Any]) -> None:
+    """Bounds, perplexities, and what the judge says, a line each."""
+    runs.print_bounds(report)
+    units = ("perplexity", "word_perplexity", "bits_per_character")
+    print(f"\n{'figure':<46}" + "".join(f"{unit:>20}" for unit in units))
+    sets = [("held out", report["bounds"]), *((part["name"], part["bounds"]) for part in report["zero_shot"])]
+    for text, rows in sets:
+        for row in rows:
+            prefix = "" if row["bounds"] is not None else "delbo_"
+            cells = [row.get(prefix + unit) for unit in units]
+            shown = "".join(f"{'' if cell is None else format(cell, '.3f'):>20}" for cell in cells)
+            print(f"{text + ': ' + row['name']:<46}{shown}" + ("" if row["bounds"] is not None else "  no likelihood"))
+    samples = report["samples"]
+    print(f"\nsamples, judged by {samples['judge']}")
+    names = [name for name in samples["rows"][-1] if name not in ("steps", "perplexity_stderr", "rows_per_second")]
+    print(f"{'steps':<8}" + "".join(f"{name:>18}" for name in names))
+    for row in samples["rows"]:
+        cells = "".join(f"{'' if row.get(name) is None else format(row[name], '.3f'):>18}" for name in names)
+        print(f"{row['steps'] or 'real':<8}{cells}")

@@ -1,0 +1,135 @@
+"""What the examples on text share: options, networks, training, and one run from a text to a report."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyro
+from torch import Tensor
+
+from vadd import MaskingProcess
+from vadd.backbones import DiTDenoiser, DiTRecognition, EmbeddingRecognition, EmptyRecognition, SharedRecognition
+from vadd.plotting import training_curves
+from vadd.recipes import Pair
+from vadd.reporting import write_report
+from vadd.schedules import LinearSchedule
+from vadd.text import DETOKENIZERS
+from vadd.training import TrainingResult, start_from_mdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import runs  # noqa: E402
+import text_results  # noqa: E402
+from runs import num_updates_of, recipe_of  # noqa: E402
+from text_data import Preset, TextData  # noqa: E402
+
+COUNTED = 4  # rows on which operations are counted
+
+
+def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], out: str) -> None:
+    """The options of the example."""
+    add = parser.add_argument
+    add("--data", required=True, help="text file, folder, JSON lines, or name of a data set on the Hugging Face Hub")
+    add("--heldout-data", help="text of its own to validate and judge on; default the end of --data")
+    add(
+        "--data-root", default=os.environ.get("VADD_DATA"), help="folder of --data and vocabularies; default $VADD_DATA"
+    )
+    add("--split", default="train", help="part of a data set, and its range, as train[:-1000]")
+    add("--config", help="of a data set on the Hub")
+    add("--field", default="text", help="of JSON lines and data sets")
+    add("--unit", choices=("line", "paragraph", "file"), default="line", help="what a document of a text file is")
+    add("--tokenizer", default="chars", help="chars, wiki27, gpt2, bert-base-uncased, a folder, or a name on the Hub")
+    add("--detokenizer", choices=tuple(DETOKENIZERS), help="rules that the text goes through first")
+    add("--length", type=int, help="tokens of a row; default the preset's")
+    add("--packing", choices=("packed", "padded"), default="packed", help="join documents, or one a row")
+    add("--streaming", action="store_true", help="read the text as it goes, for more of it than memory and disk hold")
+    add("--num-proc", type=int, help="processes that tokenize")
+    runs.add_options(parser, tuple(presets), out)
+    add("--latents", choices=("vector", "positions"), default="vector", help="one for the row, or one a position")
+    add("--recognition", choices=("own", "shared", "embedding"), default="own", help="what it shares with the denoiser")
+    add("--from-mdm", type=Path, help="folder of a trained MDM to start from: RUN/model")
+    add("--judge", help="causal language model that transformers can load; default a small one trained on the text")
+    add("--mauve", action="store_true", help="measure MAUVE in the judge's features, which needs vadd[mauve]")
+    add("--zero-shot", nargs="*", default=(), metavar="NAME=SOURCE", help="other texts; NAME may be of a protocol")
+    add("--stride", type=int, help="evaluate zero-shot documents in sliding windows with so many new tokens each")
+
+
+def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
+    """Model and guide; the default recipe's recognition network has half the denoiser's width."""
+    recipe, vocab_size = recipe_of(args), data.tokenizer.vocab_size
+    latent: Any = preset.latent_size if args.latents == "vector" else (data.length, preset.latent_per_position)
+    latent = 0 if recipe.name == "mdm" else latent
+    denoiser = DiTDenoiser(vocab_size, data.length, latent, **preset.dit)
+    width = preset.dit["hidden_size"] // (2 if recipe.name == "default" else 1)
+    light = {"hidden_size": width, "num_heads": preset.dit["num_heads"]}
+    recognition: Any = EmptyRecognition()
+    if latent and args.recognition == "own":
+        recognition = DiTRecognition(vocab_size, data.length, latent, **{**preset.dit, **light})
+    elif latent:
+        kind = SharedRecognition if args.recognition == "shared" else EmbeddingRecognition
+        recognition = kind.for_denoiser(denoiser, **light)
+    pair = recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), vocab_size))
+    if args.from_mdm is not None:
+        start_from_mdm(pair.model, args.from_mdm)
+    return pair
+
+
+def run_folder(data: TextData, args: argparse.Namespace, preset: Preset) -> Path:
+    """Of all that belongs to a run; other settings make another one."""
+    parts = [data.name, data.tokenizer.name.replace("/", "_"), args.packing, str(data.length), args.preset]
+    parts += [recipe_of(args).name, *([] if args.baseline else [args.latents, args.recognition])]
+    parts += ["started"] * (args.from_mdm is not None) + [str(num_updates_of(preset, args)), f"seed{args.seed}"]
+    return args.out / "-".join(parts)
+
+
+def train(data: TextData, preset: Preset, args: argparse.Namespace, folder: Path) -> TrainingResult:
+    """Train and finish, from where an earlier run stopped; the moving average, ready for sampling."""
+    pyro.set_rng_seed(args.seed)
+    pair = build(data, preset, args)
+
+    def draw(path: Path, samples: dict[str, Tensor]) -> None:
+        pages = [f"== {label}\n\n" + "\n--\n".join(data.tokenizer.decode(x)) for label, x in samples.items()]
+        path.with_suffix(".txt").write_text("\n\n".join(pages))
+
+    result = runs.fit(pair, data.train, preset, args, folder, validation=data.validation, draw=draw)
+    runs.finish(result, data.beginning, data.validation, preset, args)
+    return result
+
+
+def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
+    """Train, save, evaluate, write samples and the report; its content."""
+    start, name = time.perf_counter(), recipe_of(args).name
+    others = text_results.zero_shot_sets(data, args)  # what cannot be read comes up now, not after the training
+    folder = runs.make_folder(run_folder(data, args, preset), preset, args)
+    result = train(data, preset, args, folder)
+    model, guide = result.model, result.guide
+    notes = {"data": data.name, "update": result.step, "tokenizer": data.tokenizer.fingerprint}
+    model.save_pretrained(folder / "model", guide=guide, notes=notes)
+    data.tokenizer.save(folder / "model" / "tokenizer")
+    if history := runs.history_of(folder):
+        title = f"{data.name}: the two terms of the objective"
+        training_curves(folder / "curves.png", {name: history}, unit="nats per sequence", title=title)
+    judged = text_results.evaluate(model, guide, data, others, preset, args, folder)
+    num_updates = num_updates_of(preset, args)
+    few = {key: value[:COUNTED] for key, value in data.beginning.items()}
+    flops = runs.flops_per_update(build(data, preset, args), few, args) * preset.batch_size / len(few["x_0"])
+    report = {
+        "data": data.name,
+        "unit": f"nats per row of {data.length} tokens of {data.tokenizer.name}, {args.packing}",
+        "model": name,
+        "options": runs.options_of(args),
+        "preset": {"name": args.preset, **asdict(replace(preset, num_updates=num_updates))},
+        "updates": result.step,
+        "is_finished": result.step == num_updates,
+        "parameters": runs.parameters_of(Pair(model, guide)),
+        "training": runs.training_figures(folder, result, preset, flops),
+        **judged,
+    }
+    path = write_report("report", report, seed=args.seed, folder=folder, device=model.null_latent.device)
+    text_results.print_tables(report)
+    print(f"\nwrote the model, samples and {path}; {time.perf_counter() - start:.0f} s")
+    return report

@@ -1,0 +1,156 @@
+"""The example on text: smoke runs on small files, and what is said of wrong input."""
+
+import importlib.util
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vadd import VADDModel
+from vadd.text import load_tokenizer
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("datasets")
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+WORDS = "the sun a river runs and stones hold still while grass grows over old walls in light rain".split()
+
+
+def module_of(name):
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def example():
+    return module_of("text_svi")
+
+
+def write_text(path, seed=0, lines=150):
+    draw = random.Random(seed)
+    path.write_text("\n".join(" ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(lines)) + "\n")
+    return path
+
+
+@pytest.fixture
+def text(tmp_path):
+    return write_text(tmp_path / "lines.txt")
+
+
+def smoke(example, text, out, *given):
+    torch.set_num_threads(1)
+    return example.main(
+        ["--data", str(text), "--preset", "smoke", "--quiet", "--out", str(out), "--data-root", "", *map(str, given)]
+    )
+
+
+def folder_of(out):
+    return next(path for path in out.iterdir() if not path.name.startswith("judge-"))
+
+
+def test_a_run_leaves_report_samples_curves_and_a_model_with_its_tokenizer(example, text, tmp_path):
+    report = smoke(example, text, tmp_path / "out")
+    folder = folder_of(tmp_path / "out")
+    assert json.loads((folder / "report.json").read_text())["results"]["updates"] == report["updates"] == 6
+    assert {"samples.txt", "curves.png", "model"} <= {path.name for path in folder.iterdir()}
+    rows = {row["name"]: row for row in report["bounds"]}
+    for name, row in rows.items():
+        prefix = "delbo_" if name.startswith("DELBO") else ""
+        assert (f"{prefix}bits_per_character" in row) == (not name.startswith("one jump"))
+    # A row of characters without anything else is as many characters as tokens.
+    first = rows["finite-step, T=1"]
+    assert first["bits_per_character"] == pytest.approx(first["bits_per_dim"])
+    assert first["perplexity"] == pytest.approx(2 ** first["bits_per_dim"])
+    judged = report["samples"]["rows"]
+    assert [row["steps"] for row in judged] == [None, 1, 2, 16]
+    assert judged[0]["real_words"] > 0.9
+    assert "trained on the same corpus" in report["samples"]["judge"]
+
+    model = VADDModel.from_pretrained(folder / "model")
+    tokenizer = load_tokenizer(folder / "model" / "tokenizer")
+    assert tokenizer.vocab_size == model.process.vocab_size
+    assert len(tokenizer.decode(model.sample(2, num_steps=2, seed=0))) == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--baseline", "mdm", "--packing", "padded"),
+        ("--recipe", "paper", "--latents", "positions", "--packing", "padded", "--recognition", "shared"),
+        ("--recognition", "embedding", "--tokenizer", "wiki27", "--unit", "file"),
+    ],
+    ids=["mdm", "paper", "wiki27"],
+)
+def test_architectures_and_packings(example, tmp_path, given):
+    text = write_text(tmp_path / "lines.txt")
+    if "wiki27" in given:
+        text.write_text(text.read_text().replace("\n", " "))
+    report = smoke(example, text, tmp_path / "out", *given)
+    assert report["is_finished"]
+    if "padded" in given:  # fewer tokens are scored than there are positions
+        row = report["bounds"][0]
+        assert row["nats"] < 16 * 0.6931471805599453 * row["bits_per_dim"]
+
+
+def test_a_stream_is_trained_on(example, text, tmp_path):
+    held = write_text(tmp_path / "held.txt", seed=1, lines=60)
+    tokenizer = load_tokenizer("chars", texts=[text.read_text()]).save(tmp_path / "tokenizer")
+    given = ("--streaming", "--heldout-data", held, "--tokenizer", tokenizer)
+    assert smoke(example, text, tmp_path / "out", *given)["is_finished"]
+    with pytest.raises(SystemExit, match="--heldout-data"):
+        smoke(example, text, tmp_path / "other", "--streaming")
+
+
+def test_vadd_starts_from_a_trained_mdm(example, text, tmp_path):
+    smoke(example, text, tmp_path / "out", "--baseline", "mdm")
+    mdm = folder_of(tmp_path / "out") / "model"
+    args = example.parse(["--data", str(text), "--preset", "smoke", "--from-mdm", str(mdm), "--data-root", ""])
+    pair = example.texts.build(example.load(args, example.PRESETS["smoke"]), example.PRESETS["smoke"], args)
+    stored = VADDModel.from_pretrained(mdm)
+    x_t, t = torch.full((2, 16), stored.process.mask_id), torch.ones(2)
+    assert torch.equal(pair.model.denoise(x_t, t, torch.randn(2, 4)).logits, stored.denoise(x_t, t).logits)
+
+
+@pytest.mark.parametrize("stride", [None, 4])
+def test_other_texts_are_evaluated(example, text, tmp_path, stride):
+    other = write_text(tmp_path / "other.txt", seed=2, lines=30)
+    given = [f"--zero-shot=other={other}", *([] if stride is None else ["--stride", stride])]
+    report = smoke(example, text, tmp_path / "out", *given)
+    (part,) = report["zero_shot"]
+    assert part["name"] == "other"
+    assert [row["name"] for row in part["bounds"]][-1] == "DELBO, the published metric"
+    assert all("perplexity" in row for row in part["bounds"][:-1])
+    assert "delbo_perplexity" in part["bounds"][-1]
+    assert ("windows of 4" in part["what"]) == (stride is not None)
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "message"),
+    [
+        ("", (), "empty"),
+        ("a b c d e f g\n" * 20, (), "too few to hold"),
+        (b"\xff\xfe\x00bad", (), "UTF-8"),
+        (None, ("--zero-shot", "nonsense"), "NAME=SOURCE"),
+        ("9 lives\n" * 100, ("--tokenizer", "wiki27"), "'9'"),
+        (None, ("--num-updates", "0"), "num_updates"),
+    ],
+    ids=["empty", "short", "bytes", "zero-shot", "alphabet", "updates"],
+)
+def test_wrong_input_is_one_message(example, text, tmp_path, content, given, message):
+    if content is not None:
+        text.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        smoke(example, text, tmp_path / "out", *given)
+
+
+def test_text_that_is_not_there_is_one_message(example, tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*nowhere\.txt"):
+        smoke(example, tmp_path / "nowhere.txt", tmp_path / "out")
