@@ -7,15 +7,16 @@ Options of ``examples/binarized_mnist_svi.py`` that are not named here are passe
 import sys
 from pathlib import Path
 
-import image_models
+import model_comparison
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 import binarized_mnist_svi  # noqa: E402
+import images  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:
     """Compare the models."""
-    image_models.compare(binarized_mnist_svi, "binarized_mnist", argv)
+    model_comparison.compare(binarized_mnist_svi, images, "binarized_mnist", argv)
 
 
 if __name__ == "__main__":

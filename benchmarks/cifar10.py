@@ -7,15 +7,16 @@ Options of ``examples/cifar10_svi.py`` that are not named here are passed on to 
 import sys
 from pathlib import Path
 
-import image_models
+import model_comparison
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 import cifar10_svi  # noqa: E402
+import images  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:
     """Compare the models."""
-    image_models.compare(cifar10_svi, "cifar10", argv)
+    model_comparison.compare(cifar10_svi, images, "cifar10", argv)
 
 
 if __name__ == "__main__":

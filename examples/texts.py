@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
     return pair
 
 
-def run_folder(data: TextData, args: argparse.Namespace, preset: Preset) -> Path:
+def run_folder(data: TextData, preset: Preset, args: argparse.Namespace) -> Path:
     """Of all that belongs to a run; other settings make another one."""
     parts = [data.name, data.tokenizer.name.replace("/", "_"), args.packing, str(data.length), args.preset]
     parts += [recipe_of(args).name, *([] if args.baseline else [args.latents, args.recognition])]
@@ -100,11 +100,17 @@ def train(data: TextData, preset: Preset, args: argparse.Namespace, folder: Path
     return result
 
 
+def updates_of(data: TextData, preset: Preset, args: argparse.Namespace) -> Callable[[], None]:
+    """One update of a fresh pair a call, to see how long it takes."""
+    rows = {name: value[: preset.batch_size] for name, value in data.beginning.items()}
+    return runs.updates_of(build(data, preset, args), rows, args, preset.precision)
+
+
 def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
     """Train, save, evaluate, write samples and the report; its content."""
     start, name = time.perf_counter(), recipe_of(args).name
     others = text_results.zero_shot_sets(data, args)  # what cannot be read comes up now, not after the training
-    folder = runs.make_folder(run_folder(data, args, preset), preset, args)
+    folder = runs.make_folder(run_folder(data, preset, args), preset, args)
     result = train(data, preset, args, folder)
     model, guide = result.model, result.guide
     notes = {"data": data.name, "update": result.step, "tokenizer": data.tokenizer.fingerprint}

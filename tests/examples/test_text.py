@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -154,3 +155,54 @@ def test_wrong_input_is_one_message(example, text, tmp_path, content, given, mes
 def test_text_that_is_not_there_is_one_message(example, tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*nowhere\.txt"):
         smoke(example, tmp_path / "nowhere.txt", tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    smoke(module_of("text_svi"), write_text(out / "lines.txt"), out / "runs")
+    return folder_of(out / "runs")
+
+
+def infill(trained, text, *given):
+    return module_of("text_infill").main(["--checkpoint", str(trained), "--text", text, *map(str, given)])
+
+
+@pytest.mark.parametrize("latents", ["prior", "posterior"])
+def test_gaps_are_filled_and_known_text_stays(trained, latents):
+    found = infill(trained, "a [MASK:3] sun[MASK]", "--num", 4, "--num-steps", 1, 2, "--latents", latents)
+    assert list(found) == [1, 2]
+    for texts in found.values():
+        assert len(texts) == 4
+        assert all(len(text) == len("a ___ sun_") and text[:2] == "a " and text[5:9] == " sun" for text in texts)
+
+
+def test_an_open_gap_takes_what_is_left(trained):
+    (text,) = infill(trained, "the [MASK:*] sun", "--num", 1, "--num-steps", 1)[1]
+    assert len(text) == 16
+    assert text.startswith("the ")
+    assert text.endswith(" sun")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("the sun", "no gap"),
+        ("[MASK:*] sun [MASK:*]", "several"),
+        ("the sun and stones[MASK]", "shorten"),
+        ("[MASK:17]", "shorten"),
+        ("a 9[MASK]", "'9'"),
+    ],
+)
+def test_what_cannot_be_filled_is_one_message(trained, text, message):
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        infill(trained, text)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    load_tokenizer("chars", texts=["abc"]).save(tmp_path / "run" / "model" / "tokenizer")
+    with pytest.raises(SystemExit, match="error: .* tokens, the tokenizer"):
+        infill(tmp_path / "run", "a[MASK]")
+    with pytest.raises(SystemExit, match="error: .*no model of text"):
+        infill(tmp_path, "a[MASK]")

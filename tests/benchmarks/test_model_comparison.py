@@ -11,17 +11,19 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "image_models.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "model_comparison.py"
 SECONDS = {"mdm": 1.0, "paper": 2.0, "default": 1.25}
+
+
+SHARED = SimpleNamespace(run_folder=lambda data, preset, args: args.out)
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    spec = importlib.util.spec_from_file_location("image_models", SCRIPT)
+    spec = importlib.util.spec_from_file_location("model_comparison", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "time_updates", lambda example, options: {m: SECONDS[m] for m in options})
-    monkeypatch.setattr(module.images, "run_folder", lambda data, preset, args: args.out)
+    monkeypatch.setattr(module, "time_updates", lambda example, shared, options: {m: SECONDS[m] for m in options})
     return module
 
 
@@ -62,7 +64,7 @@ def example(calls):
 
 def results_of(benchmark, tmp_path, calls, *options):
     given = ["--preset", "smoke", "--out", str(tmp_path), "--runs", str(tmp_path / "runs"), *options]
-    benchmark.compare(example(calls), "noise", given)
+    benchmark.compare(example(calls), SHARED, "noise", given)
     return json.loads((tmp_path / "noise.json").read_text())["results"]
 
 
@@ -103,8 +105,8 @@ def test_runs_that_have_reported_their_end_are_taken_as_they_are(benchmark, tmp_
     assert len(calls) == 4
 
 
-def test_updates_are_timed_in_turns(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("image_models", SCRIPT)
+def test_updates_are_timed_in_turns():
+    spec = importlib.util.spec_from_file_location("model_comparison", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     order = []
@@ -117,11 +119,10 @@ def test_updates_are_timed_in_turns(tmp_path, monkeypatch):
 
         return update
 
-    monkeypatch.setattr(module.images, "updates_of", updates_of)
     fake = SimpleNamespace(
         parse=lambda argv: SimpleNamespace(model=argv[0], preset="smoke"), load=lambda *_: None, PRESETS={"smoke": None}
     )
-    seconds = module.time_updates(fake, {model: [model] for model in updates})
+    seconds = module.time_updates(fake, SimpleNamespace(updates_of=updates_of), {model: [model] for model in updates})
     assert order == ["mdm", "paper"] * (module.TURNS + 1)
     assert seconds["paper"] >= 0.02 > seconds["mdm"]
 

@@ -1,4 +1,4 @@
-"""MDM, the paper's recipe and the default compared on images: the part that the data sets share.
+"""MDM, the paper's recipe and the default compared: the part that the benchmarks of images and of text share.
 
 All models are trained for an equal number of updates. One of a model with a latent takes longer: so the MDM, whose
 objective does not depend on when training ends, trains on until it has taken as long as each of them, by the time of
@@ -24,15 +24,22 @@ from vadd.reporting import write_report
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT / "examples"))
-import images  # noqa: E402
+import runs as example_runs  # noqa: E402
 
 MODELS = ("mdm", "paper", "default")
 COLOURS = {"mdm": "#c4501b", "paper": "#3a7d44", "default": "#1f5a99"}
 TURNS = 7  # in which an update of each model is timed, after one to warm up
 
 
-def compare(example: ModuleType, name: str, argv: list[str] | None) -> None:
-    """Train and evaluate all models; what this parser does not know goes to the example."""
+def compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str] | None) -> None:
+    """Train and evaluate all models; what this parser does not know goes to the example.
+
+    Args:
+        example: with ``PRESETS``, ``parse``, ``load`` and ``main``.
+        shared: with ``run_folder`` and ``updates_of``: ``images`` or ``texts``.
+        name: of the benchmark.
+        argv: the command line.
+    """
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--preset", choices=tuple(example.PRESETS), default="cpu")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
@@ -46,17 +53,17 @@ def compare(example: ModuleType, name: str, argv: list[str] | None) -> None:
     args, rest = parser.parse_known_args(argv)
     options = [*rest, "--preset", args.preset, "--minutes", str(args.minutes), "--out", str(args.runs)]
     num_updates = args.num_updates or example.PRESETS[args.preset].num_updates
-    seconds = time_updates(example, {model: [*options, *_of(model)] for model in args.models})
+    seconds = time_updates(example, shared, {model: [*options, *_of(model)] for model in args.models})
 
     runs: list[dict[str, Any]] = []
 
     def add(model: str, seed: int, updates: int, as_long_as: str | None = None) -> None:
         given = [*options, *_of(model), "--seed", str(seed), "--num-updates"]
-        folder, wanted = _folder(example, [*given, str(updates)]), example.parse([*given, str(updates)])
+        folder, wanted = _folder(example, shared, [*given, str(updates)]), example.parse([*given, str(updates)])
         if as_long_as is not None:
-            _go_on(_folder(example, [*given, str(num_updates)]), folder)
+            _go_on(_folder(example, shared, [*given, str(num_updates)]), folder)
         found = _reported(folder)
-        is_same = found.get("options") == images.runs.options_of(wanted)
+        is_same = found.get("options") == example_runs.options_of(wanted)
         if args.anew or not (is_same and found["is_finished"]):
             example.main([*given, str(updates)])
         runs.append({"seed": seed, "as_long_as": as_long_as, "seconds_per_update": seconds[model], **_reported(folder)})
@@ -74,13 +81,13 @@ def _of(model: str) -> list[str]:
     return ["--baseline", "mdm"] if model == "mdm" else ["--recipe", model]
 
 
-def time_updates(example: ModuleType, options: dict[str, list[str]]) -> dict[str, float]:
+def time_updates(example: ModuleType, shared: ModuleType, options: dict[str, list[str]]) -> dict[str, float]:
     """Median seconds of an update of each model; they take turns, so that all see the machine alike."""
     updates = {}
     for model, argv in options.items():
         args = example.parse(argv)
         preset = example.PRESETS[args.preset]
-        updates[model] = images.updates_of(example.load(args, preset), preset, args)
+        updates[model] = shared.updates_of(example.load(args, preset), preset, args)
     taken: dict[str, list[float]] = {model: [] for model in options}
     for _ in range(TURNS + 1):
         for model, update in updates.items():
@@ -92,10 +99,10 @@ def time_updates(example: ModuleType, options: dict[str, list[str]]) -> dict[str
     return {model: statistics.median(times[1:]) for model, times in taken.items()}
 
 
-def _folder(example: ModuleType, argv: list[str]) -> Path:
+def _folder(example: ModuleType, shared: ModuleType, argv: list[str]) -> Path:
     args = example.parse(argv)
     preset = example.PRESETS[args.preset]
-    return images.run_folder(example.load(args, preset), preset, args)
+    return shared.run_folder(example.load(args, preset), preset, args)
 
 
 def _go_on(shorter: Path, longer: Path) -> None:
@@ -161,8 +168,17 @@ def gaps(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
+def _quality(run: dict[str, Any]) -> tuple[str, dict[int, float]]:
+    """Of samples by number of steps: a distance of images, or the judge's perplexity of text."""
+    found = run["distances"] if "distances" in run else run["samples"]
+    rows = [row for row in found["rows"] if row["steps"] is not None]
+    key = next((key for key in rows[0] if key != "steps"), "") if rows else ""
+    label = key if "distances" in run else "perplexity by the judge"
+    return label, {row["steps"]: row[key] for row in rows}
+
+
 def draw(runs: list[dict[str, Any]], name: str, path: Path) -> None:
-    """The finite-step bound and the distance in features against the number of steps, of all runs."""
+    """The finite-step bound and the quality of samples against the number of steps, of all runs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.2), layout="constrained")
@@ -175,12 +191,11 @@ def draw(runs: list[dict[str, Any]], name: str, path: Path) -> None:
         rows = _finite_steps(run)
         nats, errors = ([rows[steps][key] for steps in rows] for key in ("nats", "stderr"))
         left.errorbar(list(rows), nats, [2 * (error or 0) for error in errors], **style)
-        rows = [row for row in run["distances"]["rows"] if row["steps"] is not None]
-        if rows:
-            distance = next(key for key in rows[0] if key != "steps")
-            right.plot([row["steps"] for row in rows], [row[distance] for row in rows], **style)
-            right.set(yscale="log", ylabel=distance)
-    left.set(ylabel="finite-step bound, nats per image")
+        label, quality = _quality(run)
+        if quality:
+            right.plot(list(quality), list(quality.values()), **style)
+            right.set(yscale="log", ylabel=label)
+    left.set(ylabel="finite-step bound, nats per sequence")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="steps T", title=name.replace("_", " "))
         axes.grid(alpha=0.3)

@@ -1,0 +1,121 @@
+"""Fill in the gaps of a text, or go on with it, by a model that ``examples/text_svi.py`` trained.
+
+``[MASK]`` stands for one unknown token, ``[MASK:12]`` for twelve, ``[MASK:*]``, once, for as many as the model's length
+leaves. So ``python examples/text_infill.py --checkpoint outputs/text/RUN --text "the [MASK:12] of the house"``;
+``--text "Once upon a time[MASK:*]"`` goes on. VADD's latent comes from the prior, or with ``--latents posterior`` is
+one of several draws, taken by how well it explains the known tokens.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vadd import RecognitionGuide, VADDModel
+from vadd.errors import ConfigError, DataError
+from vadd.samplers import PosteriorLatents
+from vadd.storage.pretrained import load_pair
+from vadd.text import Tokenizer, check_vocabulary, load_tokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import runs  # noqa: E402
+
+GAP = re.compile(r"\[MASK(?::(\d+|\*))?\]")
+
+
+def load(folder: Path) -> tuple[VADDModel, Tokenizer]:
+    """The model of a run's folder and the tokenizer that was stored with it.
+
+    Raises:
+        DataError: if there is no such run.
+        ConfigError: if model and tokenizer do not belong together.
+    """
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not (folder / "tokenizer").is_dir():
+        raise DataError(f"{folder} holds no model of text with its tokenizer; name a run of examples/text_svi.py.")
+    model, _, notes = load_pair(VADDModel, RecognitionGuide, folder, {})
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    fingerprint = notes.get("tokenizer")
+    check_vocabulary(tokenizer, model.process.vocab_size, source=str(folder), fingerprint=fingerprint)
+    return model.eval(), tokenizer
+
+
+def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One row of the model's length: tokens, which of them are known, and which are padding behind the text.
+
+    Raises:
+        DataError: if the text is longer than the row, has no gap, or more than one of open size.
+    """
+    parts = GAP.split(text)  # texts, and between them the sizes of the gaps
+    known, sizes = parts[::2], [size or "1" for size in parts[1::2]]
+    if not sizes:
+        raise DataError("--text has no gap; write [MASK], [MASK:12] or [MASK:*] where tokens are unknown.")
+    if sizes.count("*") > 1:
+        raise DataError("--text has several [MASK:*]; only one gap can take what the others leave.")
+    encoded = tokenizer.encode(known)
+    needed = sum(map(len, encoded)) + sum(int(size) for size in sizes if size != "*")
+    if needed + ("*" in sizes) > length:
+        raise DataError(f"--text has {needed} tokens, gaps included, and the model reads {length}; shorten it.")
+    row, is_known = [], []
+    for i, tokens in enumerate(encoded):
+        row += tokens
+        is_known += [True] * len(tokens)
+        if i < len(sizes):
+            size = length - needed if sizes[i] == "*" else int(sizes[i])
+            row += [0] * size
+            is_known += [False] * size
+    rest = length - len(row)
+    is_padding = [False] * len(row) + [True] * rest
+    return torch.tensor([row + [0] * rest]), torch.tensor([is_known + [True] * rest]), torch.tensor([is_padding])
+
+
+def complete(
+    model: VADDModel, tokenizer: Tokenizer, text: str, *, num: int, num_steps: int, latents: str, draws: int, seed: int
+) -> list[str]:
+    """Several completions of a text with gaps."""
+    length = model.denoiser.num_tokens
+    if length is None:
+        raise ConfigError("the model has no length of its own; build its denoiser with num_tokens.")
+    x, is_known, is_padding = (value.expand(num, -1) for value in parse_gaps(text, tokenizer, length))
+    options = {"is_padding": is_padding} if bool(is_padding.any()) else {}
+    if latents == "posterior" and model.has_latent:
+        options["latents"] = PosteriorLatents(draws)
+    filled = model.infill(x, is_known, num_steps=num_steps, seed=seed, progress=False, **options)
+    return tokenizer.decode([row[~pad].tolist() for row, pad in zip(filled, is_padding, strict=True)])
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="folder of a run of examples/text_svi.py")
+    add("--text", required=True, help="with [MASK], [MASK:12] or [MASK:*] where tokens are unknown")
+    add("--num", type=int, default=3, help="completions for each number of steps")
+    add("--num-steps", type=int, nargs="+", default=[1, 4, 16])
+    add("--latents", choices=("prior", "posterior"), default="prior")
+    add("--num-draws", type=int, default=64, help="latents of which the posterior takes one")
+    add("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> dict[int, list[str]]:
+    """Print completions by number of steps; these."""
+    args = parse(argv)
+    found = {}
+    with runs.explained():
+        if args.num < 1:
+            raise ConfigError(f"--num must be at least 1, got {args.num}.")
+        model, tokenizer = load(args.checkpoint)
+        for steps in args.num_steps:
+            options = {"latents": args.latents, "draws": args.num_draws, "seed": args.seed}
+            found[steps] = complete(model, tokenizer, args.text, num=args.num, num_steps=steps, **options)
+            print(f"== {steps} step{'s' if steps > 1 else ''}")
+            print(*found[steps], sep="\n--\n", end="\n\n")
+    return found
+
+
+if __name__ == "__main__":
+    main()
