@@ -142,3 +142,16 @@ def test_bounds_are_compared_image_by_image(benchmark, tmp_path):
     assert [gap["steps"] for gap in gaps] == [1, 2] * 3
     assert all(gap["nats"] == pytest.approx(-1) and gap["stderr"] == pytest.approx(0.5 / 3**0.5) for gap in gaps)
     assert all("of_each_sequence" not in row for run in results["runs"] for row in run["bounds"])
+
+
+def test_the_benchmark_of_text_wants_a_name_and_passes_the_rest_on(monkeypatch):
+    spec = importlib.util.spec_from_file_location("text_benchmark", SCRIPT.parent / "text.py")
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    given = []
+    monkeypatch.setattr(module.model_comparison, "compare", lambda *args: given.append(args))
+    module.main(["wiki27", "--data", "file.txt", "--seeds", "0", "1"])
+    assert given[0][2:] == ("text_wiki27", ["--data", "file.txt", "--seeds", "0", "1"])
+    with pytest.raises(SystemExit, match="error: the first argument"):
+        module.main(["../wiki27", "--data", "file.txt"])
