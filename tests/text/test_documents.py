@@ -143,6 +143,25 @@ def test_folders_of_datasets(tmp_path, streaming):
         load_documents(tmp_path / "parquet", split="valid")
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_parquet_file_is_a_table_and_not_text(tmp_path, streaming):
+    path = tmp_path / "part.parquet"
+    datasets.Dataset.from_dict({"t": list("abcdef")}).to_parquet(path)
+    assert texts_of(path, field="t", streaming=streaming) == list("abcdef")
+    assert texts_of(path, field="t", split="train[1:3]", streaming=streaming) == list("bc")
+    with pytest.raises(DataError, match="no field 'text'"):
+        load_documents(path, streaming=streaming)
+    with pytest.raises(ConfigError, match="a name with a range of documents"):
+        load_documents(path, field="t", split="train[:10%]", streaming=streaming)
+
+
+def test_of_a_damaged_table_it_is_said_what_is_wrong(tmp_path):
+    (tmp_path / "part.parquet").write_bytes(b"PAR1 and nothing more")
+    for source in (tmp_path, tmp_path / "part.parquet"):
+        with pytest.raises(DataError, match="cannot be read as a data set: ArrowInvalid: Parquet"):
+            load_documents(source)
+
+
 def test_ranges_of_a_split(tmp_path):
     path = write(tmp_path / "a.txt", "\n".join("abcdef"))
     assert texts_of(path, split="train[:-2]") == list("abcd")

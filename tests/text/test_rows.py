@@ -45,6 +45,12 @@ def test_packed_rows():
     assert shown(text_rows(DOCUMENTS, Words(), 6)) == ["ab cde", "fghijk"]
 
 
+@pytest.mark.parametrize("num_proc", [0, -1, True])
+def test_a_number_of_processes_is_a_number_of_processes(num_proc):
+    with pytest.raises(DomainError, match="num_proc must be a number of processes, at least 1"):
+        text_rows(DOCUMENTS, Words(29), 6, num_proc=num_proc)
+
+
 def test_padded_rows():
     rows = text_rows(DOCUMENTS, Words(29), 5, packing="padded")
     assert shown(rows) == ["ab cd", "efg..", "hijkl"]

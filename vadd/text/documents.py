@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vadd.errors import ConfigError, DataError
+from vadd.errors import ConfigError, DataError, VADDError
 from vadd.text.files import JSON_SUFFIXES, TEXT_SUFFIXES, Unit, kind_of, read_documents
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def load_documents(
 
     Args:
         source: a text file (UTF-8; also ``.gz``, ``.xz``), a file of JSON lines (``.jsonl``, ``.json``, compressed
-            too), a folder of either, a folder saved by ``save_to_disk``, a folder of parquet files, or a name on the
-            Hugging Face Hub.
+            too), a folder of either, a folder saved by ``save_to_disk``, a parquet file or a folder of them, or a name
+            on the Hugging Face Hub.
         split: the part of a data set that has parts, and a range of it, as ``"train[:-1000]"``. Local text and JSON
             files have no parts: only the range counts.
         field: the text's column, or its name in JSON lines. Text files have none.
@@ -83,7 +83,7 @@ def load_documents(
         options = {"files": stamps, "unit": unit, "field": field, "longest": longest}
         found = _generate(datasets, options, streaming, folder)
         found = _slice(found, split, path)
-    elif path.is_dir():
+    elif path.exists():
         found = _stored(datasets, path, config, split, streaming, folder)
     else:
         hub = {"split": split, "streaming": streaming, "revision": revision, "cache_dir": folder}
@@ -98,7 +98,7 @@ def load_documents(
 def _files(path: Path) -> list[Path]:
     """Text or JSON files to read, in the order of their names; none where datasets itself is to read."""
     if path.is_file():
-        return [path]
+        return [] if path.suffix == ".parquet" else [path]
     if not path.is_dir() or any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return []
     inside = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
@@ -153,13 +153,19 @@ def _slice(found: Any, split: str, path: Path) -> Any:
 
 
 def _stored(datasets: Any, path: Path, config: str | None, split: str, streaming: bool, cache: str | None) -> Any:
-    """A folder that datasets wrote, or that it knows how to read."""
+    """A folder that datasets wrote, or that it knows how to read, or a parquet file."""
     try:
+        if path.is_file():
+            options: Any = {"data_files": str(path), "split": "train", "streaming": streaming, "cache_dir": cache}
+            return _slice(datasets.load_dataset("parquet", **options), split, path)
         if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return datasets.load_dataset(str(path), config, split=split, streaming=streaming, cache_dir=cache)
         found = datasets.load_from_disk(str(path))
-    except Exception as error:  # of many kinds
-        raise DataError(f"{path} cannot be read as a data set: {type(error).__name__}: {_first_line(error)}") from error
+    except VADDError:
+        raise
+    except Exception as error:  # of many kinds; that of datasets says little, what caused it says what is wrong
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise DataError(f"{path} cannot be read as a data set: {type(cause).__name__}: {_first_line(cause)}") from error
     if isinstance(found, datasets.DatasetDict):
         name = split.partition("[")[0]
         if name not in found:

@@ -211,17 +211,22 @@ def text_rows(
         separate: packed, whether the separator ends a document.
         frame: two tokens to begin and end every row with, inside of ``length``.
         split: padded, whether a long document goes on in further rows; otherwise its rest is dropped.
-        num_proc: processes that tokenize.
+        num_proc: processes that tokenize, at least 1; default this one alone.
         cache: folder of the tokens; default that of ``datasets``.
 
     Raises:
         ConfigError: if options do not fit together, or the documents are a stream.
         DataError: if a document is no text, or has characters that the tokenizer does not know, or no row comes out.
-        DomainError: if the length leaves no room, or the frame is not of the tokenizer.
+        DomainError: if the length leaves no room, the frame is not of the tokenizer, or ``num_proc`` is no number of
+            processes.
     """
     datasets = require_datasets()
     form = RowForm(length, packing, frame, split)
     form.check(tokenizer)
+    if num_proc is not None and (isinstance(num_proc, bool) or not isinstance(num_proc, int) or num_proc < 1):
+        raise DomainError(
+            f"num_proc must be a number of processes, at least 1, got {num_proc!r}; leave it out for one."
+        )
     if isinstance(documents, datasets.IterableDataset):
         raise ConfigError("documents are a stream, which has no rows to find again: use vadd.text.stream.TextStream.")
     if not isinstance(documents, datasets.Dataset):
