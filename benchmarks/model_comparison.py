@@ -2,8 +2,9 @@
 
 All models are trained for an equal number of updates. One of a model with a latent takes longer: so the MDM, whose
 objective does not depend on when training ends, trains on until it has taken as long as each of them, by the time of
-an update of each, measured in turns on this machine. Runs go on where they stopped. Those that have reported their end
-are taken as they are: so models may also be trained by the example itself, side by side, and put together here.
+an update of each, measured once, in turns on this machine. Runs go on where they stopped. Those that have reported
+their end are taken as they are: so models may also be trained by the example itself, side by side, and put together
+here.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,15 +55,17 @@ def compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str] 
     args, rest = parser.parse_known_args(argv)
     options = [*rest, "--preset", args.preset, "--minutes", str(args.minutes), "--out", str(args.runs)]
     num_updates = args.num_updates or example.PRESETS[args.preset].num_updates
-    seconds = time_updates(example, shared, {model: [*options, *_of(model)] for model in args.models})
+    seconds = _timed(args, lambda: time_updates(example, shared, {m: [*options, *_of(m)] for m in args.models}))
 
     runs: list[dict[str, Any]] = []
+    trained: list[Path] = []  # folders; a longer run starts from the one before it
 
     def add(model: str, seed: int, updates: int, as_long_as: str | None = None) -> None:
         given = [*options, *_of(model), "--seed", str(seed), "--num-updates"]
         folder, wanted = _folder(example, shared, [*given, str(updates)]), example.parse([*given, str(updates)])
         if as_long_as is not None:
-            _go_on(_folder(example, shared, [*given, str(num_updates)]), folder)
+            _go_on(trained[-1], folder)
+        trained.append(folder)
         found = _reported(folder)
         is_same = found.get("options") == example_runs.options_of(wanted)
         if args.anew or not (is_same and found["is_finished"]):
@@ -72,17 +76,36 @@ def compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str] 
     for seed in args.seeds:
         for model in args.models:
             add(model, seed, num_updates)
-        for model in args.models:
-            if model != "mdm" and "mdm" in args.models and not args.no_equal_time:
-                add("mdm", seed, round(num_updates * seconds[model] / seconds["mdm"]), as_long_as=model)
+        if args.no_equal_time or "mdm" not in args.models:
+            continue
+        trained[:] = [
+            _folder(example, shared, [*options, *_of("mdm"), "--seed", str(seed), "--num-updates", str(num_updates)])
+        ]
+        longer = {
+            model: round(num_updates * seconds[model] / seconds["mdm"]) for model in args.models if model != "mdm"
+        }
+        for model in sorted(longer, key=longer.__getitem__):
+            add("mdm", seed, longer[model], as_long_as=model)
 
 
 def _of(model: str) -> list[str]:
     return ["--baseline", "mdm"] if model == "mdm" else ["--recipe", model]
 
 
+def _timed(args: argparse.Namespace, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Seconds of an update, kept with the runs: another measurement would ask for other numbers of updates."""
+    path = args.runs / "seconds_per_update.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if args.anew or not set(args.models) <= found.keys():
+        found = measure()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    return found
+
+
 def time_updates(example: ModuleType, shared: ModuleType, options: dict[str, list[str]]) -> dict[str, float]:
-    """Median seconds of an update of each model; they take turns, so that all see the machine alike."""
+    """Median seconds of an update of each model, in turns, so that all see the machine alike; on a CPU, its time."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     updates = {}
     for model, argv in options.items():
         args = example.parse(argv)
@@ -91,11 +114,11 @@ def time_updates(example: ModuleType, shared: ModuleType, options: dict[str, lis
     taken: dict[str, list[float]] = {model: [] for model in options}
     for _ in range(TURNS + 1):
         for model, update in updates.items():
-            start = time.perf_counter()
+            start = clock()
             update()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            taken[model].append(time.perf_counter() - start)
+            taken[model].append(clock() - start)
     return {model: statistics.median(times[1:]) for model, times in taken.items()}
 
 
