@@ -1,6 +1,7 @@
 """What the examples on images and text share: a run's sizes and options, its training, and its table of bounds."""
 
 import argparse
+import json
 import math
 import shutil
 import time
@@ -190,9 +191,9 @@ def fit(
 
 
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that decide what a report says."""
-    others = ("out", "again", "minutes", "quiet", "trackers", "data_root", "download")
-    return {name: value for name, value in vars(args).items() if name not in others}
+    """The options that decide what a report says, as they are read back from one."""
+    others = ("out", "again", "minutes", "quiet", "trackers", "data_root", "download", "num_proc")
+    return json.loads(json.dumps({k: v for k, v in vars(args).items() if k not in others}, default=str))
 
 
 def make_folder(folder: Path, size: Size, args: argparse.Namespace) -> Path:
