@@ -52,7 +52,7 @@ PRESETS = {
         minutes=50,
         num_refit=2000,
         num_rows=64,
-        num_latents=4,
+        num_latents=16,
         num_samples=256,
     ),
     "gpu-30min": Preset(
