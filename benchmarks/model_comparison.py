@@ -42,6 +42,11 @@ def compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str] 
         name: of the benchmark.
         argv: the command line.
     """
+    with example_runs.explained():
+        _compare(example, shared, name, argv)
+
+
+def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--preset", choices=tuple(example.PRESETS), default="cpu")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)

@@ -5,7 +5,7 @@ Writes ``results/text_NAME.json`` and a picture of its curves; the runs are unde
 variable ``VADD_DATA``::
 
     python benchmarks/text.py wiki27 --data wiki27/wiki27.txt.xz --tokenizer wiki27 --length 256
-    python benchmarks/text.py wikitext2-gpt2 --data wikitext2/wiki.valid.tokens.gz --tokenizer gpt2 --unit file
+    python benchmarks/text.py wikitext2-gpt2 --data wikitext2 --tokenizer gpt2 --detokenizer wikitext
 """
 
 import argparse

@@ -39,7 +39,8 @@ def evaluate(
     report: dict[str, Any] = {"bounds": runs.bounds(model, guide, rows, preset, args.seed)[0]}
     if model.has_latent:
         options: dict[str, Any] = {"num_latents": max(2, preset.num_latents), "rows_per_call": preset.rows_per_call}
-        report["latent"] = str(diagnose_latent(model, guide, **rows, **options, seed=args.seed))
+        found = diagnose_latent(model, guide, **rows, **options, seed=args.seed)
+        report["latent"] = runs.latent_figures(found, rows["x_0"].shape[1])
     return report | {"distances": distances(model, data, preset, args)}
 
 

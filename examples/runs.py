@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vadd import RecognitionGuide, VADDModel
-from vadd.errors import DataError, VADDError
-from vadd.evaluation import BoundResult, log_likelihood_bound
+from vadd.errors import ConfigError, DataError, VADDError
+from vadd.evaluation import BoundResult, LatentDiagnosis, log_likelihood_bound
 from vadd.recipes import Pair, Recipe, get_recipe
 from vadd.samplers.gate import resolve_plan
 from vadd.samplers.latents import default_latents
@@ -36,6 +36,8 @@ Loaded = TypeVar("Loaded")
 RATIOS = (0.25, 0.5, 0.75, 1.0)
 # What a bound may cost: network calls for one sequence and one draw; beyond it, fewer latents are taken.
 MOST_CALLS = 4000
+# Options that say how a trained model is judged.
+OF_EVALUATION = ("guidance", "fid", "judge", "mauve", "zero_shot", "stride")
 MOST_GATED = 20  # steps; more of them take the plan of the last
 
 
@@ -197,12 +199,41 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_folder(folder: Path, size: Size, args: argparse.Namespace) -> Path:
-    """The folder of a run, emptied where it is to begin anew, once the settings are known to do."""
+    """The folder of a run, emptied where it is to begin anew, once the settings are known to do.
+
+    Raises:
+        DomainError, ConfigError: on settings out of range, or if the folder holds a run with other options.
+    """
     config_of(size, args)
     if args.again:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "options.json"
+    ours = {name: value for name, value in options_of(args).items() if name not in OF_EVALUATION}
+    theirs = json.loads(path.read_text()) if path.exists() else ours
+    other = [
+        f"{name} {theirs.get(name)!r}, now {ours.get(name)!r}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if other:
+        raise ConfigError(
+            f"the run in {folder} was made with {'; '.join(other)}: use the same options, another --out, or --again."
+        )
+    path.write_text(json.dumps(ours, indent=2) + "\n")
     return folder
+
+
+def latent_figures(diagnosis: LatentDiagnosis, num_tokens: float) -> dict[str, Any]:
+    """What the latent carries; the KL is that of the latent of a whole sequence."""
+    kl = diagnosis.kl_all_masked
+    return {
+        "summary": str(diagnosis),
+        "kl_nats": kl,
+        "kl_nats_per_token": kl / num_tokens,
+        "active_units": diagnosis.active_units,
+        "mutual_information": diagnosis.mutual_information,
+    }
 
 
 def finish(
@@ -350,4 +381,4 @@ def print_bounds(report: Mapping[str, Any]) -> None:
         cells = f"{row['nats']:.2f}{stderr}"
         print(f"{row['name']:<38}{cells:>20}{row['bits_per_dim']:>14.4f}  {row['bounds'] or 'no likelihood'}")
     if "latent" in report:
-        print(report["latent"])
+        print(report["latent"]["summary"])

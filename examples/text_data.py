@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,23 @@ from torch import Tensor
 
 from vadd.errors import ConfigError, DataError
 from vadd.metrics import words_of
-from vadd.text import CharTokenizer, TextRows, TextStream, Tokenizer, load_documents, load_tokenizer, text_rows
+from vadd.text import (
+    PROTOCOLS,
+    CharTokenizer,
+    TextRows,
+    TextStream,
+    Tokenizer,
+    detokenizer,
+    load_documents,
+    load_tokenizer,
+    text_rows,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from runs import Size  # noqa: E402
+
+#: Tokens of published protocols that begin a row and are no text.
+BEGINNINGS = {"bert-base-uncased": (101,)}
 
 #: ``x_0``, of padded rows also ``is_padding``, shape ``(rows, length)``.
 Rows = dict[str, Tensor]
@@ -53,7 +66,7 @@ class TextData:
         beginning: the first training rows, in memory.
         validation, test: held out, in memory.
         words: of the training text, for a model of characters.
-        detokenize: name of the rules that the text went through.
+        form: options of ``text_rows`` that all rows were made with.
     """
 
     name: str
@@ -64,68 +77,96 @@ class TextData:
     validation: Rows
     test: Rows
     words: frozenset[str] | None
-    detokenize: str | None
+    form: Mapping[str, Any]
 
 
 def load(args: argparse.Namespace, preset: Preset) -> TextData:
     """Tokenize the text that the command line names."""
-    length = args.length or preset.length
+    protocol = None if args.protocol is None else PROTOCOLS[args.protocol]
+    length = preset.length if args.length is None else args.length
     form: dict[str, Any] = {"packing": args.packing, "detokenize": args.detokenizer}
     source: dict[str, Any] = {"split": args.split, "field": args.field, "config": args.config, "unit": args.unit}
-    source["root"] = args.data_root
+    name = args.tokenizer
+    if protocol is not None:
+        rules = None if protocol.detokenizer == "none" else protocol.detokenizer
+        form = {"packing": protocol.packing, "detokenize": rules, "frame": protocol.frame}
+        length, name = protocol.length if args.length is None else args.length, protocol.tokenizer
+        source |= {"split": protocol.split, "field": protocol.field}
+        if args.data is None:
+            source["config"] = protocol.config
+    data = args.data if protocol is None or args.data is not None else protocol.source
+    if data is None:
+        raise ConfigError("give --data FILE, or --protocol for a published corpus.")
     num_held = preset.num_validation + preset.num_test
     if args.streaming:
-        if args.heldout_data is None or args.tokenizer == "chars":
+        if args.heldout_data is None or name == "chars":
             raise ConfigError(
                 "--streaming reads the text as it goes: it needs --heldout-data FILE for the rows that are held out, "
                 "and a --tokenizer other than chars, whose alphabet is that of the whole text."
             )
-        tokenizer = load_tokenizer(args.tokenizer, root=args.data_root)
-        documents = load_documents(args.data, streaming=True, **source)
+        tokenizer = load_tokenizer(name, root=args.data_root)
+        documents = load_documents(located(data, args), streaming=True, **source)
         train = TextStream(documents, tokenizer, length, seed=args.seed, retries=5, **form)
         first = TextStream(documents, tokenizer, length, seed=args.seed, **form)
         beginning = stack(list(islice(first, preset.num_refit)))
-        held, words = heldout_rows(args, tokenizer, length, form), None
+        held, words = heldout_rows(args, tokenizer, length, form, source, num_held), None
     else:
-        documents = load_documents(args.data, **source)
-        texts = ["\n" * (args.unit == "line"), *documents["text"]] if args.tokenizer == "chars" else None
-        tokenizer = load_tokenizer(args.tokenizer, texts=texts, root=args.data_root)
+        documents = load_documents(located(data, args), **source)
+        texts = None
+        if name == "chars":
+            rules = detokenizer(form["detokenize"] or "none")
+            texts = chain(["\n" * (args.unit == "line")], map(rules, documents["text"]))
+        tokenizer = load_tokenizer(name, texts=texts, root=args.data_root)
         rows = text_rows(documents, tokenizer, length, num_proc=args.num_proc, **form)
         if args.heldout_data is None:
             if len(rows) < 2 * num_held:
                 raise DataError(
-                    f"{args.data} makes {len(rows)} rows of {length} tokens, too few to hold {num_held} of them out: "
-                    "give more text, --heldout-data FILE, a smaller --length, or a smaller --preset."
+                    f"{data} makes {len(rows)} rows of {length} tokens, too few to hold {num_held} of them out: give "
+                    "more text, --heldout-data FILE, a smaller --length, or a smaller --preset."
                 )
             train = rows.first(len(rows) - num_held)
             held = stack(rows.__getitems__(range(len(train), len(rows))))
         else:
-            train, held = rows, heldout_rows(args, tokenizer, length, form)
+            train, held = rows, heldout_rows(args, tokenizer, length, form, source, num_held)
         beginning = train.tokens(min(len(train), preset.num_refit))
-        is_of_characters = isinstance(tokenizer, CharTokenizer)
-        words = frozenset(words_in(documents["text"])) if is_of_characters else None
+        words = frozenset(words_in(train)) if isinstance(tokenizer, CharTokenizer) else None
     split = min(preset.num_validation, len(held["x_0"]) // 2)
-    validation, test = (
-        {name: value[part] for name, value in held.items()} for part in (slice(split), slice(split, None))
-    )
-    name = Path(str(args.data)).name.split(".")[0]
-    return TextData(name, tokenizer, length, train, beginning, validation, test, words, args.detokenizer)
+    validation = {name: value[:split] for name, value in held.items()}
+    test = {name: value[split:] for name, value in held.items()}
+    title = args.protocol or Path(str(data)).resolve().name.split(".")[0]
+    return TextData(title, tokenizer, length, train, beginning, validation, test, words, form)
 
 
-def heldout_rows(args: argparse.Namespace, tokenizer: Tokenizer, length: int, form: Mapping[str, Any]) -> Rows:
-    """All rows of a text of its own."""
-    documents = load_documents(args.heldout_data, field=args.field, unit=args.unit, root=args.data_root)
+def located(source: str, args: argparse.Namespace) -> str:
+    """A source below ``--data-root`` where it is there, else as it was given."""
+    below = None if args.data_root is None else Path(args.data_root) / source
+    return str(below) if below is not None and below.exists() else source
+
+
+def heldout_rows(
+    args: argparse.Namespace,
+    tokenizer: Tokenizer,
+    length: int,
+    form: Mapping[str, Any],
+    source: Mapping[str, Any],
+    num: int,
+) -> Rows:
+    """The first rows of a text of its own."""
+    given = {**source, "split": args.heldout_split}
+    documents = load_documents(located(args.heldout_data, args), **given)
     rows = text_rows(documents, tokenizer, length, **form)
     if len(rows) < 2:
         raise DataError(f"{args.heldout_data} makes one row of {length} tokens; two or more are needed.")
-    return rows.tokens()
+    return rows.tokens(min(num, len(rows)))
 
 
-def words_in(texts: Sequence[str]) -> set[str]:
-    """The distinct words of some texts."""
+def words_in(rows: TextRows) -> set[str]:
+    """The distinct words of rows; packed ones are read on from one to the next."""
     found: set[str] = set()
-    for text in texts:
-        found.update(words_of(text))
+    joint = "" if rows.form.packing == "packed" else "\n"
+    for start in range(0, len(rows), 1000):
+        part = stack(rows.__getitems__(range(start, min(start + 1000, len(rows)))))
+        found.update(words_of(joint.join(texts_of(part, rows.tokenizer))))
     return found
 
 
@@ -134,12 +175,25 @@ def stack(items: Sequence[Mapping[str, Tensor]]) -> Rows:
     return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 
-def texts_of(rows: Mapping[str, Tensor], tokenizer: Tokenizer) -> list[str]:
-    """The text of each row, without its padding."""
+def documents_of(rows: Mapping[str, Tensor], tokenizer: Tokenizer) -> list[list[str]]:
+    """The texts in each row, without padding and special tokens; of characters a row is one text."""
     is_padding = rows.get("is_padding")
-    tokens = rows["x_0"].tolist()
-    if is_padding is not None:
-        tokens = [
-            [x for x, pad in zip(*row, strict=True) if not pad] for row in zip(tokens, is_padding.tolist(), strict=True)
-        ]
-    return tokenizer.decode(tokens)
+    found = []
+    for i, tokens in enumerate(rows["x_0"].cpu()):
+        kept = tokens if is_padding is None else tokens[~is_padding[i].cpu()]
+        if isinstance(tokenizer, CharTokenizer):
+            found.append(tokenizer.decode([kept.tolist()]))
+            continue
+        parts: list[list[int]] = [[]]
+        for token in kept.tolist():
+            if token in (tokenizer.separator, *BEGINNINGS.get(tokenizer.name, ())):
+                parts.append([])
+            else:
+                parts[-1].append(token)
+        found.append(tokenizer.decode([part for part in parts if part]))
+    return found
+
+
+def texts_of(rows: Mapping[str, Tensor], tokenizer: Tokenizer) -> list[str]:
+    """The text of each row; documents in one are on lines of their own."""
+    return ["\n".join(parts) for parts in documents_of(rows, tokenizer)]

@@ -18,7 +18,7 @@ from vadd import RecognitionGuide, VADDModel
 from vadd.errors import ConfigError, DataError
 from vadd.samplers import PosteriorLatents
 from vadd.storage.pretrained import load_pair
-from vadd.text import Tokenizer, check_vocabulary, load_tokenizer
+from vadd.text import CharTokenizer, Tokenizer, check_vocabulary, load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
@@ -26,8 +26,8 @@ import runs  # noqa: E402
 GAP = re.compile(r"\[MASK(?::(\d+|\*))?\]")
 
 
-def load(folder: Path) -> tuple[VADDModel, Tokenizer]:
-    """The model of a run's folder and the tokenizer that was stored with it.
+def load(folder: Path) -> tuple[VADDModel, Tokenizer, bool]:
+    """The model of a run's folder, the tokenizer that was stored with it, and whether it knows padded rows.
 
     Raises:
         DataError: if there is no such run.
@@ -40,7 +40,7 @@ def load(folder: Path) -> tuple[VADDModel, Tokenizer]:
     tokenizer = load_tokenizer(folder / "tokenizer")
     fingerprint = notes.get("tokenizer")
     check_vocabulary(tokenizer, model.process.vocab_size, source=str(folder), fingerprint=fingerprint)
-    return model.eval(), tokenizer
+    return model.eval(), tokenizer, notes.get("packing") == "padded"
 
 
 def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,6 +51,10 @@ def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Te
     """
     parts = GAP.split(text)  # texts, and between them the sizes of the gaps
     known, sizes = parts[::2], [size or "1" for size in parts[1::2]]
+    if wrong := next((part for part in known if "[MASK" in part), None):
+        raise DataError(f"--text has a gap that is none of [MASK], [MASK:12] and [MASK:*]: {wrong!r}.")
+    if not isinstance(tokenizer, CharTokenizer):  # a blank belongs to the word behind it, which is unknown
+        known = [part.removesuffix(" ") for part in known[:-1]] + known[-1:]
     if not sizes:
         raise DataError("--text has no gap; write [MASK], [MASK:12] or [MASK:*] where tokens are unknown.")
     if sizes.count("*") > 1:
@@ -73,14 +77,24 @@ def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Te
 
 
 def complete(
-    model: VADDModel, tokenizer: Tokenizer, text: str, *, num: int, num_steps: int, latents: str, draws: int, seed: int
+    model: VADDModel,
+    tokenizer: Tokenizer,
+    is_padded: bool,
+    text: str,
+    *,
+    num: int,
+    num_steps: int,
+    latents: str,
+    draws: int,
+    seed: int,
 ) -> list[str]:
-    """Several completions of a text with gaps."""
+    """Several completions of a text with gaps; behind it a model of packed rows goes on, which is not shown."""
     length = model.denoiser.num_tokens
     if length is None:
         raise ConfigError("the model has no length of its own; build its denoiser with num_tokens.")
     x, is_known, is_padding = (value.expand(num, -1) for value in parse_gaps(text, tokenizer, length))
-    options = {"is_padding": is_padding} if bool(is_padding.any()) else {}
+    options = {"is_padding": is_padding} if is_padded and bool(is_padding.any()) else {}
+    is_known = is_known if is_padded else is_known & ~is_padding
     if latents == "posterior" and model.has_latent:
         options["latents"] = PosteriorLatents(draws)
     filled = model.infill(x, is_known, num_steps=num_steps, seed=seed, progress=False, **options)
@@ -108,10 +122,10 @@ def main(argv: list[str] | None = None) -> dict[int, list[str]]:
     with runs.explained():
         if args.num < 1:
             raise ConfigError(f"--num must be at least 1, got {args.num}.")
-        model, tokenizer = load(args.checkpoint)
+        model, tokenizer, is_padded = load(args.checkpoint)
         for steps in args.num_steps:
             options = {"latents": args.latents, "draws": args.num_draws, "seed": args.seed}
-            found[steps] = complete(model, tokenizer, args.text, num=args.num, num_steps=steps, **options)
+            found[steps] = complete(model, tokenizer, is_padded, args.text, num=args.num, num_steps=steps, **options)
             print(f"== {steps} step{'s' if steps > 1 else ''}")
             print(*found[steps], sep="\n--\n", end="\n\n")
     return found

@@ -1,9 +1,12 @@
 """Bounds and perplexities of a model of text, what judges say of its samples, and other texts."""
 
 import argparse
+import hashlib
+import importlib.util
+import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,13 @@ from vadd.metrics import (
     save_causal_judge,
     share_of_real_words,
     train_causal_judge,
-    unigram_entropy,
     words_of,
 )
 from vadd.text import PROTOCOLS, detokenizer, load_documents, text_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
-from text_data import Preset, Rows, TextData, texts_of  # noqa: E402
+from text_data import Preset, Rows, TextData, documents_of, located, texts_of  # noqa: E402
 
 SHOWN = 5  # samples of each number of steps that are written down
 MOST_DOCUMENTS = 200  # of a zero-shot set that is read in windows
@@ -46,6 +48,7 @@ def evaluate(
     model: VADDModel,
     guide: RecognitionGuide,
     data: TextData,
+    judge: LanguageJudge | None,
     others: Mapping[str, Any],
     preset: Preset,
     args: argparse.Namespace,
@@ -55,20 +58,26 @@ def evaluate(
     device = model.null_latent.device
     rows = {name: value[: preset.num_rows].to(device) for name, value in data.test.items()}
     table, results = runs.bounds(model, guide, rows, preset, args.seed)
-    texts = texts_of(rows, data.tokenizer)
-    counts = {
-        "num_words": torch.tensor([len(text.split()) for text in texts]),
-        "num_characters": torch.tensor([len(text) for text in texts]),
-    }
+    counts = counts_of(documents_of(rows, data.tokenizer))
     for row in table:
         row |= figures(results[row["name"]], counts)
     report: dict[str, Any] = {"bounds": table}
     if model.has_latent:
         options: dict[str, Any] = {"num_latents": max(2, preset.num_latents), "rows_per_call": preset.rows_per_call}
-        report["latent"] = str(diagnose_latent(model, guide, **rows, **options, seed=args.seed))
-    report["samples"] = judge_samples(model, data, preset, args, folder)
+        found = diagnose_latent(model, guide, **rows, **options, seed=args.seed)
+        num_tokens = rows["x_0"].shape[1] - rows["is_padding"].sum(1).double().mean() if "is_padding" in rows else 0
+        report["latent"] = runs.latent_figures(found, float(num_tokens or rows["x_0"].shape[1]))
+    report["samples"] = judge_samples(model, data, judge, preset, args, folder)
     report["zero_shot"] = [zero_shot(model, guide, name, found, preset, args) for name, found in others.items()]
     return report
+
+
+def counts_of(documents: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+    """Words and characters of the texts in each row."""
+    return {
+        "num_words": torch.tensor([sum(len(text.split()) for text in row) for row in documents]),
+        "num_characters": torch.tensor([sum(map(len, row)) for row in documents]),
+    }
 
 
 def figures(result: BoundResult, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,30 +95,49 @@ def figures(result: BoundResult, counts: Mapping[str, Any]) -> dict[str, Any]:
     return rates
 
 
-def judge_of(data: TextData, preset: Preset, args: argparse.Namespace) -> tuple[LanguageJudge, dict[str, Any]]:
-    """The judge of samples, trained once for all runs on the same rows; and how good it is."""
-    if args.judge is not None:
-        return TransformersJudge(args.judge, device="cuda" if torch.cuda.is_available() else "cpu"), {}
-    parts = [data.name, data.tokenizer.fingerprint[:12], args.packing, data.length, args.preset]
-    folder = args.out / "-".join(["judge", *map(str, parts)])
-    if (folder / "judge.json").exists():
-        return load_causal_judge(folder)
-    rows = data.beginning if args.streaming else data.train
+def external_judge(data: TextData, args: argparse.Namespace) -> LanguageJudge | None:
+    """The language model of ``--judge``, if one is asked for; and that MAUVE can be measured, if it is.
+
+    Raises:
+        ConfigError, DataError: if one of them is not there.
+    """
+    if args.mauve and importlib.util.find_spec("mauve") is None:
+        raise ConfigError('--mauve needs the package mauve-text: pip install "vadd[mauve]".')
+    if args.judge is None:
+        return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    judge, held_out, num_updates = train_causal_judge(
-        rows, data.tokenizer.vocab_size, seed=0, held_out=data.test, device=device, **preset.judge
-    )
-    assert held_out is not None
-    notes = {"num_updates": num_updates, "heldout_nats_per_token": held_out.mean, "heldout_stderr": held_out.stderr}
-    save_causal_judge(judge.cpu(), folder, notes=notes)
+    # A text of one token has nothing to score without a start.
+    return TransformersJudge(args.judge, device=device, start_token=data.form["packing"] == "padded")
+
+
+def small_judge(data: TextData, preset: Preset, args: argparse.Namespace) -> tuple[LanguageJudge, dict[str, Any]]:
+    """A judge that is trained once for all runs on the same training and held-out rows; and how good it is."""
+    rows = data.beginning if args.streaming else data.train
+    known = hashlib.sha256(json.dumps([data.tokenizer.fingerprint, dict(preset.judge), len(rows)]).encode())
+    for part in (data.beginning, data.validation, data.test):
+        known.update(part["x_0"].numpy().tobytes())
+    folder = args.out / f"judge-{data.name}-{known.hexdigest()[:12]}"
+    if not (folder / "judge.json").exists():
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        judge, held_out, num_updates = train_causal_judge(
+            rows, data.tokenizer.vocab_size, seed=0, held_out=data.test, device=device, **preset.judge
+        )
+        assert held_out is not None
+        notes = {"num_updates": num_updates, "heldout_nats_per_token": held_out.mean}
+        save_causal_judge(judge.cpu(), folder, notes=notes | {"heldout_stderr": held_out.stderr})
     return load_causal_judge(folder)
 
 
 def judge_samples(
-    model: VADDModel, data: TextData, preset: Preset, args: argparse.Namespace, folder: Path
+    model: VADDModel,
+    data: TextData,
+    external: LanguageJudge | None,
+    preset: Preset,
+    args: argparse.Namespace,
+    folder: Path,
 ) -> dict[str, Any]:
     """Samples by number of steps under the judge, beside held-out text; a few are written down."""
-    judge, notes = judge_of(data, preset, args)
+    judge, notes = small_judge(data, preset, args) if external is None else (external, {})
     num = min(preset.num_samples, len(data.test["x_0"]))
     real = {name: value[:num] for name, value in data.test.items()}
     table = [{"steps": None, **_judge(judge, real, real, data, args)}]
@@ -144,7 +172,7 @@ def _judge(judge: LanguageJudge, rows: Rows, real: Rows, data: TextData, args: a
     row = {
         "perplexity": found.perplexity,
         "perplexity_stderr": found.stderr,
-        "unigram_entropy": unigram_entropy(rows["x_0"], is_padding),
+        "unigram_entropy": found.entropy,  # in tokens of the judge
     }
     if data.words is not None:
         counted = [text for text in texts if len(words_of(text)) > 2]  # the first and the last word do not count
@@ -162,37 +190,34 @@ def _judge(judge: LanguageJudge, rows: Rows, real: Rows, data: TextData, args: a
 def zero_shot_sets(data: TextData, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Rows, or with ``--stride`` documents, of the other texts on the command line.
 
-    A name of a protocol brings its field and detokenizer; its frame where the tokenizer and the length are its own.
+    A name of a protocol brings its field and detokenizer. All else is as in the training rows.
 
     Raises:
-        ConfigError: if an entry is not of the form NAME=SOURCE.
+        ConfigError: if an entry is not of the form NAME=SOURCE, or the stride is no number of new tokens.
         DataError: if a text cannot be read.
     """
+    if args.stride is not None and not 1 <= args.stride <= data.length:
+        raise ConfigError(f"--stride must lie between 1 and the length {data.length}, got {args.stride}.")
     found = {}
     for entry in args.zero_shot:
         name, _, source = entry.partition("=")
         protocol = PROTOCOLS.get(name)
         if not source and protocol is None:
             raise ConfigError(f"--zero-shot takes NAME=SOURCE, or one of {', '.join(PROTOCOLS)}; got {entry!r}.")
-        own = protocol is not None and (protocol.tokenizer, protocol.length) == (args.tokenizer, data.length)
-        detokenize = data.detokenize if protocol is None else protocol.detokenizer
-        detokenize = None if detokenize == "none" else detokenize
+        rules = data.form["detokenize"] if protocol is None else protocol.detokenizer
+        rules = None if rules == "none" else rules
         if protocol is not None:
-            documents = protocol.documents(source=source or None)
+            documents = protocol.documents(source=located(source, args) if source else None)
         else:
-            documents = load_documents(source, field=args.field, unit=args.unit, root=args.data_root)
-        if args.stride is not None:
+            documents = load_documents(located(source, args), field=args.field, unit=args.unit)
+        if args.stride is None:
+            form = {**data.form, "detokenize": rules}  # the frame is that of training
+            found[name] = {"rows": text_rows(documents, data.tokenizer, data.length, **form)}
+        else:
             texts = [text for text in documents["text"][:MOST_DOCUMENTS] if text.strip()]
-            rules = detokenizer(detokenize or "none")
-            tokens = data.tokenizer.encode([rules(text) for text in texts])
+            change = detokenizer(rules or "none")
+            tokens = data.tokenizer.encode([change(text) for text in texts])
             found[name] = {"documents": tokens, "texts": texts}
-        else:
-            frame = protocol.frame if own and protocol is not None else None
-            packing = protocol.packing if own and protocol is not None else args.packing
-            rows = text_rows(
-                documents, data.tokenizer, data.length, packing=packing, detokenize=detokenize, frame=frame
-            )
-            found[name] = {"rows": rows}
     return found
 
 
@@ -219,10 +244,7 @@ def zero_shot(
     else:
         documents = found["documents"][: preset.num_rows]
         texts = found["texts"][: len(documents)]
-        counts = {
-            "num_words": torch.tensor([len(text.split()) for text in texts]),
-            "num_characters": torch.tensor([len(text) for text in texts]),
-        }
+        counts = counts_of([[text] for text in texts])
         length = model.denoiser.num_tokens or args.length
         what = f"{len(documents)} documents in windows of {args.stride} new tokens"
 

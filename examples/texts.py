@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyro
+import torch
 from torch import Tensor
 
 from vadd import MaskingProcess
@@ -18,7 +19,7 @@ from vadd.plotting import training_curves
 from vadd.recipes import Pair
 from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
-from vadd.text import DETOKENIZERS
+from vadd.text import DETOKENIZERS, PROTOCOLS, check_vocabulary, load_tokenizer
 from vadd.training import TrainingResult, start_from_mdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -27,14 +28,17 @@ import text_results  # noqa: E402
 from runs import num_updates_of, recipe_of  # noqa: E402
 from text_data import Preset, TextData  # noqa: E402
 
+NUM_SHOWN = 16  # samples written down while training
 COUNTED = 4  # rows on which operations are counted
 
 
 def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], out: str) -> None:
     """The options of the example."""
     add = parser.add_argument
-    add("--data", required=True, help="text file, folder, JSON lines, or name of a data set on the Hugging Face Hub")
+    add("--data", help="text file, folder, JSON lines, or name of a data set on the Hugging Face Hub")
+    add("--protocol", choices=tuple(PROTOCOLS), help="rows of a published corpus; --data then stands in for the Hub")
     add("--heldout-data", help="text of its own to validate and judge on; default the end of --data")
+    add("--heldout-split", default="train", help="part of --heldout-data")
     add(
         "--data-root", default=os.environ.get("VADD_DATA"), help="folder of --data and vocabularies; default $VADD_DATA"
     )
@@ -74,13 +78,18 @@ def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
         recognition = kind.for_denoiser(denoiser, **light)
     pair = recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), vocab_size))
     if args.from_mdm is not None:
+        if (args.from_mdm / "tokenizer").is_dir():
+            theirs = load_tokenizer(args.from_mdm / "tokenizer")
+            check_vocabulary(
+                data.tokenizer, theirs.vocab_size, source=str(args.from_mdm), fingerprint=theirs.fingerprint
+            )
         start_from_mdm(pair.model, args.from_mdm)
     return pair
 
 
 def run_folder(data: TextData, preset: Preset, args: argparse.Namespace) -> Path:
     """Of all that belongs to a run; other settings make another one."""
-    parts = [data.name, data.tokenizer.name.replace("/", "_"), args.packing, str(data.length), args.preset]
+    parts = [data.name, data.tokenizer.name.replace("/", "_"), data.form["packing"], str(data.length), args.preset]
     parts += [recipe_of(args).name, *([] if args.baseline else [args.latents, args.recognition])]
     parts += ["started"] * (args.from_mdm is not None) + [str(num_updates_of(preset, args)), f"seed{args.seed}"]
     return args.out / "-".join(parts)
@@ -95,7 +104,11 @@ def train(data: TextData, preset: Preset, args: argparse.Namespace, folder: Path
         pages = [f"== {label}\n\n" + "\n--\n".join(data.tokenizer.decode(x)) for label, x in samples.items()]
         path.with_suffix(".txt").write_text("\n\n".join(pages))
 
-    result = runs.fit(pair, data.train, preset, args, folder, validation=data.validation, draw=draw)
+    sampling: dict[str, Any] = {"length": data.length}
+    if "is_padding" in data.validation:
+        flags = data.validation["is_padding"]
+        sampling["is_padding"] = flags[torch.arange(NUM_SHOWN) % len(flags)]
+    result = runs.fit(pair, data.train, preset, args, folder, validation=data.validation, draw=draw, **sampling)
     runs.finish(result, data.beginning, data.validation, preset, args)
     return result
 
@@ -109,23 +122,26 @@ def updates_of(data: TextData, preset: Preset, args: argparse.Namespace) -> Call
 def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
     """Train, save, evaluate, write samples and the report; its content."""
     start, name = time.perf_counter(), recipe_of(args).name
-    others = text_results.zero_shot_sets(data, args)  # what cannot be read comes up now, not after the training
+    # What cannot be read comes up now, not after the training.
+    others = text_results.zero_shot_sets(data, args)
+    judge = text_results.external_judge(data, args)
     folder = runs.make_folder(run_folder(data, preset, args), preset, args)
     result = train(data, preset, args, folder)
     model, guide = result.model, result.guide
     notes = {"data": data.name, "update": result.step, "tokenizer": data.tokenizer.fingerprint}
+    notes["packing"] = data.form["packing"]
     model.save_pretrained(folder / "model", guide=guide, notes=notes)
     data.tokenizer.save(folder / "model" / "tokenizer")
     if history := runs.history_of(folder):
         title = f"{data.name}: the two terms of the objective"
         training_curves(folder / "curves.png", {name: history}, unit="nats per sequence", title=title)
-    judged = text_results.evaluate(model, guide, data, others, preset, args, folder)
+    judged = text_results.evaluate(model, guide, data, judge, others, preset, args, folder)
     num_updates = num_updates_of(preset, args)
     few = {key: value[:COUNTED] for key, value in data.beginning.items()}
     flops = runs.flops_per_update(build(data, preset, args), few, args) * preset.batch_size / len(few["x_0"])
     report = {
         "data": data.name,
-        "unit": f"nats per row of {data.length} tokens of {data.tokenizer.name}, {args.packing}",
+        "unit": f"nats per row of {data.length} tokens of {data.tokenizer.name}, {data.form['packing']}",
         "model": name,
         "options": runs.options_of(args),
         "preset": {"name": args.preset, **asdict(replace(preset, num_updates=num_updates))},

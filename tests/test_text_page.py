@@ -17,7 +17,7 @@ def test_the_block_runs(capsys):
     assert block.count("300") == 2
     names = {"__name__": "page"}
     exec(block.replace("300", "4"), names)
-    assert len(names["rows"]) == 600
+    assert len(names["rows"]) == 550
     decoded = names["tokenizer"].decode(names["samples"].cpu())
     assert len(decoded) == 4
     assert "bits_per_character" in capsys.readouterr().out

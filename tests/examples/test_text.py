@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vadd import VADDModel
-from vadd.text import load_tokenizer
+from vadd.text import Tokenizer, load_tokenizer
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("datasets")
@@ -118,6 +118,83 @@ def test_vadd_starts_from_a_trained_mdm(example, text, tmp_path):
     stored = VADDModel.from_pretrained(mdm)
     x_t, t = torch.full((2, 16), stored.process.mask_id), torch.ones(2)
     assert torch.equal(pair.model.denoise(x_t, t, torch.randn(2, 4)).logits, stored.denoise(x_t, t).logits)
+    report = smoke(example, text, tmp_path / "vadd", "--from-mdm", mdm)
+    assert report["options"]["from_mdm"] == str(mdm)
+    upper = tmp_path / "upper.txt"
+    upper.write_text(text.read_text().upper())  # as many characters, but others
+    with pytest.raises(SystemExit, match="error: .*not the same ones"):
+        smoke(example, upper, tmp_path / "upper", "--from-mdm", mdm)
+
+
+def test_a_run_does_not_go_on_with_other_options(example, text, tmp_path):
+    smoke(example, text, tmp_path / "out")
+    with pytest.raises(SystemExit, match="error: .*made with detokenizer None, now 'lm1b'"):
+        smoke(example, text, tmp_path / "out", "--detokenizer", "lm1b")
+    assert smoke(example, text, tmp_path / "out", "--detokenizer", "lm1b", "--again")["is_finished"]
+    smoke(example, text, tmp_path / "out", "--detokenizer", "lm1b", "--zero-shot", f"same={text}")  # judged otherwise
+
+
+def test_every_text_has_a_judge_of_its_own(example, tmp_path):
+    """Which has not seen the rows that are held out."""
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        smoke(example, write_text(tmp_path / str(seed) / "lines.txt", seed), tmp_path / "out", "--seed", seed)
+    assert len([path for path in (tmp_path / "out").iterdir() if path.name.startswith("judge-")]) == 2
+
+
+def test_words_and_characters_are_those_of_the_text_alone():
+    data = module_of("text_data")
+
+    class Words(Tokenizer):
+        """Every word a token; 3 ends documents."""
+
+        def __init__(self):
+            super().__init__(name="words", vocab_size=4, separator=3, fingerprint="")
+
+        def _encode(self, texts):
+            raise NotImplementedError
+
+        def _decode(self, rows, mask):
+            return [" ".join(("one", "two", "six", "<|end|>", mask)[token] for token in row) for row in rows]
+
+        def _parts(self):
+            raise NotImplementedError
+
+    rows = {"x_0": torch.tensor([[3, 0, 1, 3, 2, 2]]), "is_padding": torch.tensor([[False] * 5 + [True]])}
+    assert data.documents_of(rows, Words()) == [["one two", "six"]]
+    assert data.texts_of(rows, Words()) == ["one two\nsix"]
+    counts = module_of("text_results").counts_of(data.documents_of(rows, Words()))
+    assert [int(value) for value in counts.values()] == [3, 10]
+
+
+def test_the_words_of_the_training_text_are_not_those_of_what_is_held_out(example, tmp_path):
+    text = write_text(tmp_path / "lines.txt")
+    text.write_text(text.read_text() + "unheard of words at the end of all\n" * 3)
+    args = example.parse(["--data", str(text), "--preset", "smoke", "--data-root", ""])
+    words = example.load(args, example.PRESETS["smoke"]).words
+    assert set(WORDS) - {"a"} <= words
+    assert "unheard" not in words
+
+
+@pytest.mark.parametrize("packing", ["packed", "padded"])
+def test_rows_of_a_published_protocol_are_trained_on(example, tmp_path, packing):
+    tokenizers = pytest.importorskip("tokenizers")
+    root = tmp_path / "root"
+    (root / "bert-base-uncased").mkdir(parents=True)
+    words = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", *WORDS]
+    words += [f"word{i}" for i in range(30_522 - len(words))]
+    assert words[100:103] == ["[UNK]", "[CLS]", "[SEP]"]
+    (root / "bert-base-uncased" / "vocab.txt").write_text("\n".join(words) + "\n")
+    assert tokenizers is not None
+    text = write_text(tmp_path / "lines.txt")
+    given = ("--protocol", f"lm1b-{packing}-train", "--length", 16, "--data-root", root)
+    args = example.parse(["--data", str(text), "--preset", "smoke", *map(str, given)])
+    data = example.load(args, example.PRESETS["smoke"])
+    x, is_padding = data.test["x_0"], data.test.get("is_padding", torch.zeros_like(data.test["x_0"], dtype=torch.bool))
+    assert bool((x[:, 0] == 101).all())
+    last = (~is_padding).sum(1) - 1
+    assert bool((x.gather(1, last[:, None]) == 102).all())
+    assert ("is_padding" in data.test) == (packing == "padded")
 
 
 @pytest.mark.parametrize("stride", [None, 4])
@@ -142,8 +219,10 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
         (None, ("--zero-shot", "nonsense"), "NAME=SOURCE"),
         ("9 lives\n" * 100, ("--tokenizer", "wiki27"), "'9'"),
         (None, ("--num-updates", "0"), "num_updates"),
+        (None, ("--length", "0"), "length"),
+        (None, ("--stride", "17", "--zero-shot", "x=y"), "--stride"),
     ],
-    ids=["empty", "short", "bytes", "zero-shot", "alphabet", "updates"],
+    ids=["empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "stride"],
 )
 def test_wrong_input_is_one_message(example, text, tmp_path, content, given, message):
     if content is not None:
@@ -191,6 +270,7 @@ def test_an_open_gap_takes_what_is_left(trained):
         ("[MASK:*] sun [MASK:*]", "several"),
         ("the sun and stones[MASK]", "shorten"),
         ("[MASK:17]", "shorten"),
+        ("a [MASK:-1] [MASK]", "none of"),
         ("a 9[MASK]", "'9'"),
     ],
 )
