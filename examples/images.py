@@ -121,7 +121,7 @@ def train(data: Data, preset: Preset, args: argparse.Namespace, folder: Path) ->
 def updates_of(data: Data, preset: Preset, args: argparse.Namespace) -> Callable[[], None]:
     """One update of a fresh pair a call, to see how long it takes."""
     rows = rows_of(data.train, preset.batch_size, args)
-    return runs.updates_of(build(data, preset, args), rows, args, preset.precision)
+    return runs.updates_of(build(data, preset, args), rows, args, runs.precision_of(preset, args))
 
 
 def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
@@ -156,7 +156,10 @@ def _run(data: Data, preset: Preset, args: argparse.Namespace, folder: Path) -> 
         "unit": data.unit,
         "model": name,
         "options": runs.options_of(args),
-        "preset": {"name": args.preset, **asdict(replace(preset, num_updates=num_updates))},
+        "preset": {
+            "name": args.preset,
+            **asdict(replace(preset, num_updates=num_updates, precision=runs.precision_of(preset, args))),
+        },
         "updates": result.step,
         "is_finished": result.step == num_updates,
         "parameters": runs.parameters_of(Pair(model, guide)),

@@ -87,6 +87,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Sequence[str], out: st
     add("--baseline", choices=("mdm",), help="train the masked diffusion model without a latent instead")
     add("--num-updates", type=int, help="instead of the preset's")
     add("--minutes", type=float, help="of training in this call; the next one goes on")
+    add("--precision", choices=("no", "bf16"), help="of training, instead of the preset's; no is float32")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path(out), help="folder for the results")
     add("--again", action="store_true", help="train anew instead of going on from what is in --out")
@@ -102,6 +103,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 def num_updates_of(size: Size, args: argparse.Namespace) -> int:
     """The preset's, unless others were asked for."""
     return size.num_updates if args.num_updates is None else args.num_updates
+
+
+def precision_of(size: Size, args: argparse.Namespace) -> str:
+    """The preset's, unless another was asked for."""
+    return size.precision if args.precision is None else args.precision
 
 
 def load_or_explain(load: Callable[[], Loaded], hint: str) -> Loaded:
@@ -136,7 +142,7 @@ def config_of(size: Size, args: argparse.Namespace) -> TrainerConfig:
         learning_rate=size.learning_rate,
         weight_decay=0.01,
         ema_decay=size.ema_decay,
-        precision=size.precision,  # pyright: ignore[reportArgumentType] - checked there
+        precision=precision_of(size, args),  # pyright: ignore[reportArgumentType] - checked there
         minutes=size.minutes if args.minutes is None else args.minutes,
         validate_every=often,
         save_every=min(often, 1000),
@@ -310,9 +316,7 @@ def _figures(result: BoundResult) -> dict[str, Any]:
     }
 
 
-def updates_of(
-    pair: Pair, rows: Mapping[str, Tensor], args: argparse.Namespace, precision: str = "no"
-) -> Callable[[], None]:
+def updates_of(pair: Pair, rows: Mapping[str, Tensor], args: argparse.Namespace, precision: str) -> Callable[[], None]:
     """One update of the pair a call, always on the same rows, to see how long it takes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, guide = (part.to(device) for part in pair)
@@ -335,7 +339,7 @@ def updates_of(
 
 def flops_per_update(pair: Pair, rows: Mapping[str, Tensor], args: argparse.Namespace) -> float:
     """Floating-point operations of an update, counted on these rows with a fresh pair."""
-    update = updates_of(pair, rows, args)
+    update = updates_of(pair, rows, args, "no")
     with FlopCounterMode(display=False) as counter:
         update()
     return float(counter.get_total_flops())

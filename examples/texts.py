@@ -116,7 +116,7 @@ def train(data: TextData, preset: Preset, args: argparse.Namespace, folder: Path
 def updates_of(data: TextData, preset: Preset, args: argparse.Namespace) -> Callable[[], None]:
     """One update of a fresh pair a call, to see how long it takes."""
     rows = {name: value[: preset.batch_size] for name, value in data.beginning.items()}
-    return runs.updates_of(build(data, preset, args), rows, args, preset.precision)
+    return runs.updates_of(build(data, preset, args), rows, args, runs.precision_of(preset, args))
 
 
 def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
@@ -144,7 +144,10 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
         "unit": f"nats per row of {data.length} tokens of {data.tokenizer.name}, {data.form['packing']}",
         "model": name,
         "options": runs.options_of(args),
-        "preset": {"name": args.preset, **asdict(replace(preset, num_updates=num_updates))},
+        "preset": {
+            "name": args.preset,
+            **asdict(replace(preset, num_updates=num_updates, precision=runs.precision_of(preset, args))),
+        },
         "updates": result.step,
         "is_finished": result.step == num_updates,
         "parameters": runs.parameters_of(Pair(model, guide)),
