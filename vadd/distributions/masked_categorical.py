@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
 
+from vadd.distributions.projection import require_vocab, scores_of_logits, token_scores
 from vadd.errors import ShapeError
 
 __all__ = ["MaskedCategorical", "sample_categorical"]
 
 _LogitsAt = Callable[[Tensor], Tensor]
+_ScoresAt = Callable[[Tensor, Tensor], Tensor]
 _BLOCK = 256
 
 
@@ -71,6 +73,7 @@ class MaskedCategorical(TorchDistribution):
         """The same distribution with ``logits = head(features)``, projected only where needed."""
         self = cls.__new__(cls)
         self._setup(lambda where: head(features[where]), features.shape[:-1], x_t, mask_id, target, validate_args)
+        self._scores_at = lambda where, tokens: token_scores(features[where], head, tokens, mask_id)
         return self
 
     def _setup(
@@ -83,6 +86,7 @@ class MaskedCategorical(TorchDistribution):
         validate_args: bool | None,
     ) -> None:
         self._logits_at = logits_at
+        self._scores_at: _ScoresAt = lambda where, tokens: scores_of_logits(self._logits_at(where), tokens, mask_id)
         self.mask_id = mask_id
         self.x_t = x_t.expand(shape)
         self.target = (self.x_t == mask_id) if target is None else target.expand(shape)
@@ -116,11 +120,7 @@ class MaskedCategorical(TorchDistribution):
     def logits_at(self, where: Bool[Tensor, "*batch dim"]) -> Float[Tensor, "selected vocab"]:
         """Logits at the chosen positions, in row-major order; nothing else is projected."""
         logits = self._logits_at(where)
-        if logits.shape[-1] != self.mask_id:
-            raise ShapeError(
-                f"logits must have one entry for each of the {self.mask_id} clean tokens (none for the mask "
-                f"token), got {logits.shape[-1]}."
-            )
+        require_vocab(logits.shape[-1], self.mask_id)
         return logits
 
     @property
@@ -143,15 +143,10 @@ class MaskedCategorical(TorchDistribution):
         if shape != self.target.shape:
             return self.expand(shape[:-1]).token_log_prob(value)
         value = value.expand(shape)
-        logits = self.logits_at(self.target)
         tokens = value[self.target]
         # The mask token is no outcome at a target position: probability zero, not an index error.
-        is_clean = (tokens >= 0) & (tokens < logits.shape[-1])
-        scores = -F.cross_entropy(
-            logits.to(torch.promote_types(logits.dtype, torch.float32)),
-            tokens.clamp(0, logits.shape[-1] - 1),
-            reduction="none",
-        )
+        is_clean = (tokens >= 0) & (tokens < self.mask_id)
+        scores = self._scores_at(self.target, tokens.clamp(0, self.mask_id - 1))
         scores = scores.masked_fill(~is_clean, -torch.inf)
         return scores.new_zeros(shape).masked_scatter(self.target, scores)
 
