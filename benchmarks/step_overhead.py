@@ -8,7 +8,6 @@ round, which drifts of the machine's speed leave alone. Run ``python benchmarks/
 import argparse
 import copy
 import dataclasses
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -19,8 +18,6 @@ import pyro
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition
@@ -36,14 +33,13 @@ from vadd.schedules import LinearSchedule
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 import digits_svi  # noqa: E402
+from measuring import LEARNING_RATE, Step, TrainingStep, compare, count_operations, count_parameters  # noqa: E402
 
 Pair = tuple[VADDModel, RecognitionGuide]
-Step = Callable[[], Any]
 
 GOAL = 1.03  # of the Pyro step's time to that of plain PyTorch, for the transformer
-LEARNING_RATE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +54,9 @@ class Workload:
     goal: float | None = None
 
 
-def transformer_workload(batch_size: int, rounds: int, *, is_small: bool) -> Workload:
-    """Transformers for 128 letters; small ones to see that everything runs."""
-    length, vocab_size, latent_size = 128, 27, 64
+def transformer_workload(batch_size: int, rounds: int, *, is_small: bool, vocab_size: int = 27) -> Workload:
+    """Transformers for 128 letters, or other tokens; small ones to see that everything runs."""
+    length, latent_size = 128, 64
     size = (
         {"hidden_size": 32, "depth": 2, "num_heads": 2, "modulation_size": 16}
         if is_small
@@ -160,18 +156,6 @@ def assert_same_loss(workload: Workload, model: VADDModel, guide: RecognitionGui
     return worst
 
 
-def module_step(loss_fn: nn.Module, x_0: Tensor) -> Step:
-    """A training step with a torch optimizer."""
-    optimizer = torch.optim.AdamW(loss_fn.parameters(), lr=LEARNING_RATE)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss_fn(x_0).backward()
-        optimizer.step()
-
-    return step
-
-
 def svi_step(model: VADDModel, guide: RecognitionGuide, x_0: Tensor) -> Step:
     """A training step with Pyro's SVI, which keeps one optimizer a parameter."""
     optimizer = pyro.optim.AdamW({"lr": LEARNING_RATE})
@@ -196,58 +180,14 @@ def sampling_step(model: VADDModel, x_t: Tensor) -> Step:
     return step
 
 
-def compare(steps: dict[str, Step], *, rounds: int, warmup: int, seed: int, device: torch.device) -> dict[str, Any]:
-    """Time steps in turns, under equal seeds within a round; the first is the baseline."""
-    names = list(steps)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(-warmup, rounds):
-        turn = index % len(names)
-        for name in names[turn:] + names[:turn]:
-            torch.manual_seed(seed + warmup + index)
-            synchronize(device)
-            start = time.perf_counter()
-            steps[name]()
-            synchronize(device)
-            if index >= 0:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    baseline = times[names[0]]
-    results = {}
-    for name in names:
-        row = {"ms": spread(times[name])}
-        if name != names[0]:
-            pairs = list(zip(times[name], baseline, strict=True))
-            row["ratio"] = spread([mine / base for mine, base in pairs])
-            row["difference_ms"] = spread([mine - base for mine, base in pairs])
-        results[name] = row
-    return {"baseline": names[0], "rounds": rounds, "warmup": warmup, "steps": results}
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device to finish."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": middle, "lower_quartile": low, "upper_quartile": high}
-
-
-def count_operations(loss_fn: nn.Module, x_0: Tensor, sampler: Step, seed: int) -> dict[str, int]:
+def operations_of(loss_fn: nn.Module, x_0: Tensor, sampler: Step, seed: int) -> dict[str, int]:
     """Floating-point operations of the matrix products, attention's included."""
 
-    def count(run: Callable[[], Any]) -> tuple[Any, int]:
-        # The fused attention kernel of a CPU goes uncounted.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            result = run()
-        return result, counter.get_total_flops()
-
     torch.manual_seed(seed)
-    loss, forward = count(lambda: loss_fn(x_0))
-    _, backward = count(lambda: loss.backward())
+    loss, forward = count_operations(lambda: loss_fn(x_0))
+    _, backward = count_operations(lambda: loss.backward())
     loss_fn.zero_grad()
-    _, sampling = count(sampler)
+    _, sampling = count_operations(sampler)
     return {"forward": forward, "backward": backward, "sampling_step": sampling}
 
 
@@ -261,6 +201,7 @@ def measure(workload: Workload, args: argparse.Namespace) -> dict[str, Any]:
         "warmup": 1 if args.smoke else 3,
         "seed": args.seed,
         "device": device,
+        "clock": time.perf_counter,
     }
     x_0 = workload.x_0
     pair = tuple(part.to(device) for part in workload.build(workload.latent_size))
@@ -270,8 +211,8 @@ def measure(workload: Workload, args: argparse.Namespace) -> dict[str, Any]:
     model, guide = copy.deepcopy(pair)
     elbo_module = DELBO(model.process)(model, guide)
     engines = {
-        "plain PyTorch": module_step(PlainLoss(*copy.deepcopy(pair)), x_0),
-        "ELBO module": module_step(elbo_module, x_0),
+        "plain PyTorch": TrainingStep(PlainLoss(*copy.deepcopy(pair)), x_0),
+        "ELBO module": TrainingStep(elbo_module, x_0),
         "SVI": svi_step(*copy.deepcopy(pair), x_0),
     }
     mdm, mdm_guide = (part.to(device) for part in workload.build(0))
@@ -279,10 +220,10 @@ def measure(workload: Workload, args: argparse.Namespace) -> dict[str, Any]:
     x_t = x_0.masked_fill(torch.rand_like(x_0, dtype=torch.float64) < 0.5, model.process.mask_id)
     samplers = {"MDM": sampling_step(mdm, x_t), "VADD": sampling_step(model, x_t)}
     operations = {
-        "MDM": count_operations(mdm_module, x_0, samplers["MDM"], args.seed),
-        "VADD": count_operations(elbo_module, x_0, samplers["VADD"], args.seed),
+        "MDM": operations_of(mdm_module, x_0, samplers["MDM"], args.seed),
+        "VADD": operations_of(elbo_module, x_0, samplers["VADD"], args.seed),
     }
-    training = {"MDM": module_step(mdm_module, x_0), "VADD": module_step(elbo_module, x_0)}
+    training = {"MDM": TrainingStep(mdm_module, x_0), "VADD": TrainingStep(elbo_module, x_0)}
     result = {
         "batch_shape": list(x_0.shape),
         "latent_size": workload.latent_size,
@@ -301,11 +242,6 @@ def measure(workload: Workload, args: argparse.Namespace) -> dict[str, Any]:
         ratio = result["training_step"]["steps"]["ELBO module"]["ratio"]["median"]
         result["goal"] = {"ratio_at_most": workload.goal, "ratio": ratio, "met": ratio <= workload.goal}
     return result
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of numbers that are trained."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:

@@ -57,7 +57,8 @@ class MaskedCategorical(TorchDistribution):
                 f"logits must have shape (*batch, dim, vocab) with dim = {x_t.shape[-1]} as in x_t, "
                 f"got {tuple(logits.shape)}."
             )
-        self._setup(lambda where: logits[where], logits.shape[:-1], x_t, mask_id, target, validate_args)
+        flat = logits.flatten(0, -2)
+        self._setup(lambda index: flat.index_select(0, index), logits.shape[:-1], x_t, mask_id, target, validate_args)
 
     @classmethod
     def from_features(
@@ -72,8 +73,11 @@ class MaskedCategorical(TorchDistribution):
     ) -> "MaskedCategorical":
         """The same distribution with ``logits = head(features)``, projected only where needed."""
         self = cls.__new__(cls)
-        self._setup(lambda where: head(features[where]), features.shape[:-1], x_t, mask_id, target, validate_args)
-        self._scores_at = lambda where, tokens: token_scores(features[where], head, tokens, mask_id)
+        flat = features.flatten(0, -2)
+        self._setup(
+            lambda index: head(flat.index_select(0, index)), features.shape[:-1], x_t, mask_id, target, validate_args
+        )
+        self._scores_at = lambda index, tokens: token_scores(flat.index_select(0, index), head, tokens, mask_id)
         return self
 
     def _setup(
@@ -86,7 +90,7 @@ class MaskedCategorical(TorchDistribution):
         validate_args: bool | None,
     ) -> None:
         self._logits_at = logits_at
-        self._scores_at: _ScoresAt = lambda where, tokens: scores_of_logits(self._logits_at(where), tokens, mask_id)
+        self._scores_at: _ScoresAt = lambda index, tokens: scores_of_logits(logits_at(index), tokens, mask_id)
         self.mask_id = mask_id
         self.x_t = x_t.expand(shape)
         self.target = (self.x_t == mask_id) if target is None else target.expand(shape)
@@ -101,16 +105,14 @@ class MaskedCategorical(TorchDistribution):
         shape = torch.Size(batch_shape) + self.event_shape
         if shape == self.x_t.shape:
             return self
-        index = torch.arange(self.target.numel(), device=self.x_t.device).reshape(self.target.shape)
-        index = index.expand(shape)
-        inner, inner_shape = self._logits_at, self.target.shape
+        places = torch.arange(self.target.numel(), device=self.x_t.device).reshape(self.target.shape)
+        places = places.expand(shape).flatten()
+        inner = self._logits_at
 
-        def logits_at(where: Tensor) -> Tensor:
+        def logits_at(index: Tensor) -> Tensor:
             # Project each distinct position once, then repeat.
-            used, inverse = index[where].unique(return_inverse=True)
-            needed = torch.zeros(inner_shape, dtype=torch.bool, device=index.device)
-            needed.view(-1)[used] = True
-            return inner(needed)[inverse]
+            used, inverse = places[index].unique(return_inverse=True)
+            return inner(used)[inverse]
 
         new = type(self).__new__(type(self))
         new._setup(logits_at, shape, self.x_t, self.mask_id, self.target, validate_args=False)
@@ -119,7 +121,7 @@ class MaskedCategorical(TorchDistribution):
 
     def logits_at(self, where: Bool[Tensor, "*batch dim"]) -> Float[Tensor, "selected vocab"]:
         """Logits at the chosen positions, in row-major order; nothing else is projected."""
-        logits = self._logits_at(where)
+        logits = self._logits_at(where.flatten().nonzero()[:, 0])
         require_vocab(logits.shape[-1], self.mask_id)
         return logits
 
@@ -143,10 +145,11 @@ class MaskedCategorical(TorchDistribution):
         if shape != self.target.shape:
             return self.expand(shape[:-1]).token_log_prob(value)
         value = value.expand(shape)
-        tokens = value[self.target]
+        index = self.target.flatten().nonzero()[:, 0]  # the one place where a GPU's host waits
+        tokens = value.flatten()[index]
         # The mask token is no outcome at a target position: probability zero, not an index error.
         is_clean = (tokens >= 0) & (tokens < self.mask_id)
-        scores = self._scores_at(self.target, tokens.clamp(0, self.mask_id - 1))
+        scores = self._scores_at(index, tokens.clamp(0, self.mask_id - 1))
         scores = scores.masked_fill(~is_clean, -torch.inf)
         return scores.new_zeros(shape).masked_scatter(self.target, scores)
 

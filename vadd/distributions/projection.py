@@ -103,35 +103,37 @@ class _LinearScores(torch.autograd.Function):
         columns = max(FEWEST_COLUMNS, chunk // len(tokens))
         keeps = NUM_KEPT if any(ctx.needs_input_grad[:3]) else 0
         x_low = x.to(dtype)
-        normalizer = torch.full(tokens.shape, -torch.inf, dtype=wide, device=x.device)
-        scores = torch.empty_like(normalizer)
+        # The largest logit and the sum of exponentials apart: their logarithm in one would cost a digit.
+        largest = torch.full(tokens.shape, -torch.inf, dtype=wide, device=x.device)
+        total = torch.zeros_like(largest)
+        chosen = torch.zeros_like(largest)
         kept = []
         for i, start in enumerate(range(0, len(weight), columns)):
             logits = _logits(x_low, weight, bias, start, columns)
             if i < keeps:
                 kept.append(logits)
-            logits = logits.to(wide)
-            normalizer = torch.logaddexp(normalizer, logits.logsumexp(-1))
+            before, largest = largest, torch.maximum(largest, logits.amax(-1).to(wide))
+            total = total * (before - largest).exp() + torch.sub(logits.to(wide), largest[:, None]).exp_().sum(-1)
             place, is_here = _place(tokens, start, logits.shape[1])
-            scores = torch.where(is_here, logits.gather(1, place)[:, 0], scores)
-        ctx.save_for_backward(x, weight, bias, tokens, normalizer, *kept)
+            chosen = torch.where(is_here, logits.gather(1, place)[:, 0].to(wide), chosen)
+        ctx.save_for_backward(x, weight, bias, tokens, largest, total, *kept)
         ctx.dtype, ctx.columns = dtype, columns
-        return scores - normalizer
+        return (chosen - largest) - total.log()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad = grads[0]
-        x, weight, bias, tokens, normalizer, *kept = ctx.saved_tensors
+        x, weight, bias, tokens, largest, total, *kept = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         x_low = x.to(ctx.dtype)
-        grad_x = torch.zeros_like(x, dtype=normalizer.dtype) if needs_x else None
+        share = -grad / total
+        grad_x = torch.zeros_like(x, dtype=largest.dtype) if needs_x else None
         grad_weight = torch.empty_like(weight) if needs_weight else None
         grad_bias = torch.empty_like(bias) if needs_bias else None
         for i, start in enumerate(range(0, len(weight), ctx.columns)):
             logits = kept[i] if i < len(kept) else _logits(x_low, weight, bias, start, ctx.columns)
-            p = torch.sub(logits.to(normalizer.dtype), normalizer[:, None]).exp_()
-            p.mul_(-grad[:, None])
+            p = torch.sub(logits.to(largest.dtype), largest[:, None]).exp_().mul_(share[:, None])
             place, is_here = _place(tokens, start, p.shape[1])
             p.scatter_add_(1, place, torch.where(is_here, grad, 0.0)[:, None])
             here = slice(start, start + p.shape[1])

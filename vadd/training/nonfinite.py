@@ -1,9 +1,10 @@
 """What is checked in an update; what to say and keep where a gradient is not finite."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import pyro
 import torch
 
 from vadd.errors import NonFiniteError
@@ -19,7 +20,7 @@ __all__ = ["checks_on", "explain_nonfinite"]
 
 @contextmanager
 def checks_on(is_on: bool, *processes: MaskingProcess) -> Iterator[None]:
-    """Whether values of tokens and losses are checked inside, where these processes check them at all.
+    """Whether values of tokens and losses are checked inside, where these processes, and Pyro, check them at all.
 
     Each check makes the host wait for the device, and the norm of the gradient tells of most faults.
     """
@@ -27,7 +28,8 @@ def checks_on(is_on: bool, *processes: MaskingProcess) -> Iterator[None]:
     try:
         for process in processes:
             process.validate_args = process.validate_args and is_on
-        yield
+        with nullcontext() if is_on else pyro.validation_enabled(False):
+            yield
     finally:
         for process, value in zip(processes, before, strict=True):
             process.validate_args = value
