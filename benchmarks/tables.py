@@ -5,6 +5,7 @@ when page and files disagree.
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -282,6 +283,39 @@ def image_quality(name: str) -> str:
     return table(head, rows) + note + origin(report)
 
 
+def text_quality(name: str) -> str:
+    """Perplexity of samples by the judge, and their entropy, by number of steps."""
+    report = read(name)
+    runs = report["results"]["runs"]
+    steps = [row["steps"] for row in runs[0]["samples"]["rows"]]
+    rows = [
+        [run_name(run), *(f"{row['perplexity']:.1f} ({row['unigram_entropy']:.2f})" for row in run["samples"]["rows"])]
+        for run in runs
+    ]
+    first = runs[0]["samples"]
+    note = f"\nPerplexity by {first['judge']} (unigram entropy in nats); real: {first['against'].split(':')[0]}.\n"
+    return table(["model", *("real" if t is None else f"T={t}" for t in steps)], rows) + note + origin(report)
+
+
+def text_perplexities(name: str) -> str:
+    """What the bounds say of held-out text and of other texts, a token each."""
+    report = read(name)
+    rows = []
+    for run in report["results"]["runs"]:
+        for text, bounds in (("held out", run["bounds"]), *((s["name"], s["bounds"]) for s in run["zero_shot"])):
+            found = {row["name"]: row for row in bounds}
+            delbo = found["DELBO, the published metric"]
+            shared = found.get("shared-latent, infinitely many steps", {})
+            # Without a latent the published metric is a bound, and is called one.
+            published = delbo.get("delbo_perplexity", delbo.get("perplexity"))
+            cells = (found["marginal"]["perplexity"], shared.get("perplexity"), published)
+            rows.append([run_name(run), text, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+    head = ["model", "text", "marginal", "shared latent, infinitely many steps", "DELBO, the published metric"]
+    return table(head, rows) + "\nPerplexity a token; the first two are upper bounds.\n" + origin(report)
+
+
+TEXTS = ("wiki27", "wikitext2-gpt2", "wikitext2-bert")
+
 TABLES: dict[str, Callable[[], str]] = {
     "digits": digits,
     "toys": toys,
@@ -303,6 +337,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "cifar10-differences": lambda: differences("cifar10"),
     "cifar10-quality": lambda: image_quality("cifar10"),
 }
+for _name in TEXTS:
+    for _suffix, _make in (
+        ("", comparison),
+        ("-differences", differences),
+        ("-quality", text_quality),
+        ("-perplexities", text_perplexities),
+    ):
+        TABLES[_name + _suffix] = functools.partial(_make, f"text_{_name}")
 
 
 def fill(text: str) -> str:

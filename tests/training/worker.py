@@ -70,8 +70,12 @@ def main(out, settings):
         if trainer.validation is not None:
             tensors["score"] = torch.tensor([trainer.run.score], dtype=torch.float64)
         save_file(tensors, out)
-    sys.exit(result.exit_code)
+    return result.exit_code
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+    code = main(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    # One interpreter in some twenty aborts while it takes itself down with torch's threads in it, on a busy machine.
+    os._exit(code)
