@@ -6,13 +6,14 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format
+.PHONY: help setup demo test slow lint format docs
 
 help:
 	@echo "make setup   create $(VENV) and install everything into it"
 	@echo "make demo    train on handwritten digits, write pictures and a table to outputs/digits"
 	@echo "make test    run the tests            make slow    run the slow ones"
 	@echo "make lint    check style and types    make format  repair the style"
+	@echo "make docs    build the documentation: docs/_build/index.html"
 
 setup: $(STAMP)
 
@@ -42,3 +43,6 @@ lint: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: setup
+	$(PY) -m sphinx -n -W --keep-going docs docs/_build
