@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vadd.backbones import DiTDenoiser, DiTRecognition, MLPDenoiser, MLPRecognition, Recognition
-from vadd.backbones.layers import Rotary, rotate
+from vadd.backbones.transformer import Rotary, rotate
 from vadd.errors import ConfigError, DtypeError, ShapeError
 from vadd.registry import build, describe
 from vadd.testing.contracts import check_denoiser, check_recognition

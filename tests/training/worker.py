@@ -78,4 +78,5 @@ if __name__ == "__main__":
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     # One interpreter in some twenty aborts while it takes itself down with torch's threads in it, on a busy machine.
+    sys.stderr.flush()
     os._exit(code)

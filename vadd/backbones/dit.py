@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vadd.backbones.base import FeatureDenoiser, Recognition
 from vadd.backbones.families import Family
-from vadd.backbones.layers import Trunk, initialize
+from vadd.backbones.layers import initialize
 from vadd.backbones.readout import Readout
+from vadd.backbones.transformer import Trunk
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Latents, Times, Tokens, as_latent_shape
 

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vadd.backbones.base import FeatureDenoiser, Recognition
+from vadd.backbones.conditioning import Conditioning
 from vadd.backbones.families import Family, resolve_family
 from vadd.backbones.layers import (
     AdaptiveNorm,
-    Conditioning,
     as_dropout,
     check_latent,
     check_length,

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from vadd.backbones.base import FeatureDenoiser, Recognition
 from vadd.backbones.families import Family
-from vadd.backbones.layers import Trunk, check_sizes, initialize_fan_in
+from vadd.backbones.layers import check_sizes, initialize_fan_in
 from vadd.backbones.pixels import ImageEmbedding, resolve_head
 from vadd.backbones.readout import Readout, require_latent
+from vadd.backbones.transformer import Trunk
 from vadd.errors import ConfigError
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Latents, Times, Tokens, as_latent_shape

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from vadd.backbones.base import Denoiser, FeatureDenoiser, Recognition
 from vadd.backbones.families import Family
-from vadd.backbones.layers import Trunk, check_sizes, initialize_fan_in
+from vadd.backbones.layers import check_sizes, initialize_fan_in
 from vadd.backbones.readout import Readout
 from vadd.backbones.sharing import SharesDenoiser
+from vadd.backbones.transformer import Trunk
 from vadd.errors import ConfigError
 from vadd.registry import register
 from vadd.types import Distribution, Flags, Times, Tokens, as_latent_shape

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vadd.backbones.layers import Conditioning, Modulation, check_latent
+from vadd.backbones.conditioning import Conditioning
+from vadd.backbones.layers import Modulation, check_latent
 from vadd.backbones.layout import Layout
 from vadd.backbones.unet_layers import Map, Shape, to_map
 from vadd.types import Latents, Times
@@ -26,7 +27,7 @@ class BlockConditioning(nn.Module):
         patches: see :class:`~vadd.backbones.layout.Layout`, for the pixels.
         shape: sizes of the levels.
         levels: level of each block.
-        reads_time, num_classes, modulation_size: see :class:`~vadd.backbones.layers.Conditioning`.
+        reads_time, num_classes, modulation_size: see :class:`~vadd.backbones.conditioning.Conditioning`.
     """
 
     def __init__(
