@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +66,7 @@ class Rounds(NamedTuple):
 
 
 def time_in_turns(
-    steps: dict[str, Step],
+    steps: Mapping[str, Step],
     *,
     rounds: int | Rounds,
     warmup: int,
@@ -102,7 +102,7 @@ def time_in_turns(
     return times
 
 
-def compare(steps: dict[str, Step], *, warmup: int, **timing: Any) -> dict[str, Any]:
+def compare(steps: Mapping[str, Step], *, warmup: int, **timing: Any) -> dict[str, Any]:
     """Time steps in turns; the first is the baseline, and ratios are taken within a round.
 
     Args:
@@ -163,10 +163,10 @@ def peak_memory(run: Step, device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    assert profiler.profiler is not None
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    results: Any = profiler.profiler
+    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
     events.sort(key=lambda e: e.start_ns())
-    return max(0, *itertools.accumulate((e.nbytes() for e in events), initial=0))
+    return max(itertools.accumulate((e.nbytes() for e in events), initial=0))
 
 
 def count_waits(run: Step, device: torch.device) -> dict[str, int]:

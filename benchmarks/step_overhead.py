@@ -182,7 +182,6 @@ def sampling_step(model: VADDModel, x_t: Tensor) -> Step:
 
 def operations_of(loss_fn: nn.Module, x_0: Tensor, sampler: Step, seed: int) -> dict[str, int]:
     """Floating-point operations of the matrix products, attention's included."""
-
     torch.manual_seed(seed)
     loss, forward = count_operations(lambda: loss_fn(x_0))
     _, backward = count_operations(lambda: loss.backward())

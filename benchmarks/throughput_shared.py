@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +67,7 @@ class Bench:
             "clock": time.process_time if self.clock == "processor" else time.perf_counter,
         }
 
-    def compare(self, steps: dict[str, Step], **options: int | float) -> dict[str, Any]:
+    def compare(self, steps: Mapping[str, Step], **options: int | float) -> dict[str, Any]:
         """Time steps in turns, with the options of :meth:`timing`."""
         return compare(steps, **self.timing(**options))  # pyright: ignore[reportArgumentType]
 
@@ -102,6 +103,5 @@ class Bench:
             tokenizer=SimpleNamespace(vocab_size=vocab_size), length=preset.length if length is None else length
         )
         sized = preset if latent_size is None else replace(preset, latent_size=latent_size)
-        pair = texts.build(data, sized, text_svi.parse(argv))
-        return Pair(*(part.to(self.device) for part in pair))
-
+        model, guide = texts.build(data, sized, text_svi.parse(argv))
+        return Pair(model.to(self.device), guide.to(self.device))
