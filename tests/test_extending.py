@@ -1,31 +1,15 @@
 """The pages on extending the library run as they stand, but for the training steps, and print what they say."""
 
-import re
+import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from doc_pages import blocks, run  # noqa: E402
+
 PAGES = sorted((Path(__file__).resolve().parents[1] / "docs" / "extending").glob("*.md"))
 CHECKS = {"prior": "check_prior", "backbone": "check_denoiser", "recognition": "check_recognition"}
-
-
-def blocks(text):
-    """Code blocks of a page in order: pairs of language and content."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-def run(text, printed, names):
-    """Execute the Python blocks in one namespace; each text block must be what the block before it printed."""
-    said = ""
-    for language, content in blocks(text):
-        if language == "python":
-            assert said == "", "a block printed what the page does not show"
-            exec(re.sub(r"range\(\d{3,}\)", "range(3)", content), names)
-            said = " ".join(printed().split())
-        else:
-            assert said == " ".join(content.split())
-            said = ""
-    assert said == ""
 
 
 def test_each_extension_point_has_a_page():
