@@ -31,7 +31,7 @@ def run(out, *, num=1, check=True, **settings):
         address = ["--nnodes", "1", "--nproc-per-node", str(num), "--master-addr", "127.0.0.1"]
         arguments = ["-m", "torch.distributed.run", *address, "--master-port", str(port), *arguments]
     done = subprocess.run(
-        [sys.executable, *arguments], env=environment(), capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, *arguments], env=environment(), capture_output=True, text=True, check=False, timeout=300
     )
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
@@ -66,7 +66,7 @@ def test_where_one_of_two_processes_dies_the_other_ends(tmp_path):
     start = time.monotonic()
     killed = run(tmp_path / "weights", num=2, check=False, num_updates=10_000, killed_at=3, killed_rank=1)
     assert killed.returncode != 0
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 240
     assert "Signal 9 (SIGKILL)" in killed.stderr
 
 
@@ -93,11 +93,11 @@ def test_a_terminated_program_saves_and_says_so(tmp_path):
     folder = tmp_path / "run"
     arguments = [str(WORKER), str(tmp_path / "none"), json.dumps({"num_updates": 10**6, "folder": str(folder)})]
     process = subprocess.Popen([sys.executable, *arguments], env=environment(), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.terminate()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
     assert "interrupted by signal 15" in said
     assert list((folder / "snapshots").iterdir())
