@@ -15,7 +15,7 @@ author = project_copyright = "The vadd authors"
 version = release = vadd.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "results.md"]  # until the results are there: index.md has a place for them
 html_theme = "furo"
 html_title = f"vadd {release}"
 html_copy_source = False
@@ -36,7 +36,6 @@ napoleon_attr_annotations = False
 python_maximum_signature_line_length = 100
 toc_object_entries_show_parents = "hide"
 
-suppress_warnings = ["toctree.empty_glob"]  # the table of contents has a place for pages to come
 # References into the library are checked, those into other packages are not: it would take their inventories from the
 # network. Axes of jaxtyping's annotations look like references, too.
 nitpick_ignore_regex = [
@@ -77,10 +76,16 @@ def _comment(name: str, obj: Any) -> list[str]:
 
 
 def join_names(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Join lists of arguments that share an explanation and do not fit on one line."""
+    """Prepare lists of names that share an explanation: arguments stand in one line, attributes in one word."""
+    is_attribute = False
     for i in reversed(range(len(lines) - 1)):
         if re.fullmatch(r"\s+(\w+, )*\w+,", lines[i]):
             lines[i : i + 2] = [f"{lines[i]} {lines[i + 1].strip()}"]
+    for i, line in enumerate(lines):
+        is_attribute = line == "Attributes:" or (is_attribute and (not line or line.startswith(" ")))
+        names = re.match(r" {4}(\w+, )+\w+:", line)
+        if is_attribute and names:
+            lines[i] = names[0].replace(", ", ",") + line[names.end() :]
 
 
 def show_public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: list[Any]) -> None:
@@ -117,7 +122,8 @@ def resolve_by_object(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
         if public is None:
             return contnode
         return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], public, node, contnode)
-    is_field = re.search(rf"^ +{target}:", getattr(_find(owner), "__doc__", None) or "", re.MULTILINE)
+    text = getattr(_find(owner), "__doc__", None) or ""
+    is_field = target in getattr(_find(owner), "__annotations__", ()) or re.search(rf"(?m)^ +{target}:", text)
     return contnode if is_field else None
 
 
