@@ -1,5 +1,6 @@
 """Settings of Sphinx. ``make docs`` builds the pages of this folder and the reference into ``docs/_build``."""
 
+import functools
 import pkgutil
 import re
 import sys
@@ -141,6 +142,7 @@ def _is_named(found: Any) -> bool:
     return isinstance(found, type) or hasattr(found, "__func__") or hasattr(found, "__code__")
 
 
+@functools.cache
 def _documented(domain: Any) -> dict[Any, str]:
     """Names of classes, functions and methods in the reference."""
     names = [name for name, entry in domain.objects.items() if not entry.aliased and name.startswith("vadd.")]
