@@ -46,7 +46,7 @@ def test_what_the_first_page_promises(capsys):
     run((DOCS / "start.md").read_text(), lambda: capsys.readouterr().out, names, shorten=None)
     assert names["agree"] > 0.9
     # The entropy of the data is ln 8 = 2.079 nats: a bound lies above it, but for its error.
-    assert 2.07 - 3 * names["result"].estimator_stderr < names["result"].nats < 2.3
+    assert 2.07 - 3 * names["result"].stderr < names["result"].nats < 2.3
 
 
 def test_extension_points_are_listed():
