@@ -6,6 +6,7 @@ import re
 import sys
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
@@ -54,6 +55,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-signature", show_self)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("doctree-read", leave_out_object)
     app.connect("missing-reference", resolve_by_object)
 
 
@@ -107,6 +109,12 @@ def show_self(
 def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out the fields of named tuples, which their class explains."""
     return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field number") else None
+
+
+def leave_out_object(app: Sphinx, doctree: nodes.document) -> None:
+    """Leave out the line on base classes where there are none."""
+    for paragraph in [node for node in doctree.findall(nodes.paragraph) if node.astext() == "Bases: object"]:
+        paragraph.parent.remove(paragraph)
 
 
 def resolve_by_object(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
