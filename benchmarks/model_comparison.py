@@ -60,14 +60,16 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
     args, rest = parser.parse_known_args(argv)
     options = [*rest, "--preset", args.preset, "--minutes", str(args.minutes), "--out", str(args.runs)]
     num_updates = args.num_updates or example.PRESETS[args.preset].num_updates
-    seconds = _timed(args, lambda: time_updates(example, shared, {m: [*options, *_of(m)] for m in args.models}))
+    seconds = _timed(
+        args, lambda: time_updates(example, shared, {m: [*options, *model_options(m)] for m in args.models})
+    )
 
     runs: list[dict[str, Any]] = []
     trained: list[Path] = []  # folders; a longer run starts from the one before it
 
     def add(model: str, seed: int, updates: int, as_long_as: str | None = None) -> None:
-        given = [*options, *_of(model), "--seed", str(seed), "--num-updates"]
-        folder, wanted = _folder(example, shared, [*given, str(updates)]), example.parse([*given, str(updates)])
+        given = [*options, *model_options(model), "--seed", str(seed), "--num-updates"]
+        folder, wanted = folder_of(example, shared, [*given, str(updates)]), example.parse([*given, str(updates)])
         if as_long_as is not None:
             _go_on(trained[-1], folder)
         trained.append(folder)
@@ -83,9 +85,8 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
             add(model, seed, num_updates)
         if args.no_equal_time or "mdm" not in args.models:
             continue
-        trained[:] = [
-            _folder(example, shared, [*options, *_of("mdm"), "--seed", str(seed), "--num-updates", str(num_updates)])
-        ]
+        first = [*options, *model_options("mdm"), "--seed", str(seed), "--num-updates", str(num_updates)]
+        trained[:] = [folder_of(example, shared, first)]
         longer = {
             model: round(num_updates * seconds[model] / seconds["mdm"]) for model in args.models if model != "mdm"
         }
@@ -93,7 +94,8 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
             add("mdm", seed, longer[model], as_long_as=model)
 
 
-def _of(model: str) -> list[str]:
+def model_options(model: str) -> list[str]:
+    """Of the example's command line."""
     return ["--baseline", "mdm"] if model == "mdm" else ["--recipe", model]
 
 
@@ -127,7 +129,8 @@ def time_updates(example: ModuleType, shared: ModuleType, options: dict[str, lis
     return {model: statistics.median(times[1:]) for model, times in taken.items()}
 
 
-def _folder(example: ModuleType, shared: ModuleType, argv: list[str]) -> Path:
+def folder_of(example: ModuleType, shared: ModuleType, argv: list[str]) -> Path:
+    """Of a run with this command line."""
     args = example.parse(argv)
     preset = example.PRESETS[args.preset]
     return shared.run_folder(example.load(args, preset), preset, args)

@@ -387,7 +387,7 @@ def test_what_cannot_be_checked_is_an_error():
     def misspelled(x: "TensorType['a', ..., 3]"):
         pass
 
-    with pytest.raises(ConfigError, match="later: it is asynchronous"):
+    with pytest.raises(ConfigError, match="later, which is asynchronous"):
         checked(later)
     with pytest.raises(ConfigError, match="the annotation of x in .*wrong cannot be checked"):
         checked(wrong)

@@ -119,7 +119,9 @@ def _wrapped(member: Any, scope: Mapping[str, Any]) -> Any:
     if not inspect.isfunction(member) or not member.__annotations__ or getattr(member, "__no_type_check__", False):
         return None
     if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
-        raise ConfigError(f"checked cannot check {member.__qualname__}: it is asynchronous.")
+        raise ConfigError(
+            f"checked cannot check {member.__qualname__}, which is asynchronous; typing.no_type_check leaves it out."
+        )
     checks = _Checks(member, scope)
 
     @functools.wraps(member)
