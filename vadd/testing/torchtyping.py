@@ -97,6 +97,8 @@ def _require() -> None:
 def _names_in_scope(frame: types.FrameType | None) -> dict[str, Any]:
     """Names that annotations in strings may use besides those of the module: of the functions and classes around."""
     names: dict[str, Any] = {}
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("jaxtyping"):
+        frame = frame.f_back  # older versions wrap functions under no_type_check, too
     module = frame and frame.f_globals
     while frame is not None and frame.f_globals is module:
         if frame.f_locals is not module:
