@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from model_comparison import MODELS, RESULTS, ROOT, folder_of, model_options
+from model_comparison import MODELS, RESULTS, ROOT, model_options
 
 sys.path.insert(0, str(ROOT / "examples"))
 import binarized_mnist_svi  # noqa: E402
@@ -43,14 +43,9 @@ def main(argv: list[str] | None = None) -> None:
         rows = {}
         for name in MODELS:
             chosen = example.parse([*options, *model_options(name)])
-            folder = folder_of(example, images, [*options, *model_options(name)])
-            model = VADDModel.from_pretrained(folder / "model")
-            rows[name] = {
-                f"{steps} step{'s' if steps > 1 else ''}": image_pictures.to_images(
-                    image_results.draw(model, args.num_samples, steps, preset, chosen).cpu(), data
-                )
-                for steps in args.steps
-            }
+            model = VADDModel.from_pretrained(images.run_folder(data, preset, chosen) / "model")
+            drawn = {t: image_results.draw(model, args.num_samples, t, preset, chosen).cpu() for t in args.steps}
+            rows[name] = {image_pictures.title_of(t): image_pictures.to_images(x, data) for t, x in drawn.items()}
         real = image_pictures.to_images(data.test.tokens[: args.num_samples].long(), data)
         path = args.out / f"{args.name}_samples.png"
         args.out.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
 """What the benchmarks of time and memory share: steps in turns, counted operations, peak memory, exponents."""
 
+import argparse
 import itertools
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +15,45 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
 Step = Callable[[], Any]
 
 LEARNING_RATE = 1e-4
 #: Events in which the host waits for the device.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "aten::_local_scalar_dense", "aten::nonzero")
+
+
+def timing_parser(description: str | None, *, threads: int | None = None) -> argparse.ArgumentParser:
+    """The options that benchmarks of time share.
+
+    Args:
+        description: of the benchmark.
+        threads: of a CPU operation by default; None for PyTorch's.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=threads, help="threads of a CPU operation")
+    parser.add_argument("--rounds", type=int, help="of each comparison; default its own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder of the JSON file; default benchmarks/results")
+    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that everything runs")
+    return parser
+
+
+def parse_timing(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The command line of such a parser, checked; threads are set, and where to write is filled in."""
+    args = parser.parse_args(argv)
+    if args.rounds is not None and args.rounds < 2:
+        parser.error(f"--rounds must be at least 2, as quartiles need it; got {args.rounds}.")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.smoke:
+        args.rounds = 2
+    # A smoke run's timings mean nothing and must not replace those that do.
+    args.out = args.out or (ROOT / "outputs" / "benchmarks" if args.smoke else RESULTS)
+    return args
 
 
 class TrainingStep:

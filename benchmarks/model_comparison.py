@@ -24,9 +24,9 @@ import torch
 from vadd.reporting import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 import runs as example_runs  # noqa: E402
+from measuring import RESULTS  # noqa: E402
 
 MODELS = ("mdm", "paper", "default")
 COLOURS = {"mdm": "#c4501b", "paper": "#3a7d44", "default": "#1f5a99"}
@@ -69,7 +69,7 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
 
     def add(model: str, seed: int, updates: int, as_long_as: str | None = None) -> None:
         given = [*options, *model_options(model), "--seed", str(seed), "--num-updates"]
-        folder, wanted = folder_of(example, shared, [*given, str(updates)]), example.parse([*given, str(updates)])
+        folder, wanted = _folder(example, shared, [*given, str(updates)]), example.parse([*given, str(updates)])
         if as_long_as is not None:
             _go_on(trained[-1], folder)
         trained.append(folder)
@@ -86,7 +86,7 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
         if args.no_equal_time or "mdm" not in args.models:
             continue
         first = [*options, *model_options("mdm"), "--seed", str(seed), "--num-updates", str(num_updates)]
-        trained[:] = [folder_of(example, shared, first)]
+        trained[:] = [_folder(example, shared, first)]
         longer = {
             model: round(num_updates * seconds[model] / seconds["mdm"]) for model in args.models if model != "mdm"
         }
@@ -129,8 +129,7 @@ def time_updates(example: ModuleType, shared: ModuleType, options: dict[str, lis
     return {model: statistics.median(times[1:]) for model, times in taken.items()}
 
 
-def folder_of(example: ModuleType, shared: ModuleType, argv: list[str]) -> Path:
-    """Of a run with this command line."""
+def _folder(example: ModuleType, shared: ModuleType, argv: list[str]) -> Path:
     args = example.parse(argv)
     preset = example.PRESETS[args.preset]
     return shared.run_folder(example.load(args, preset), preset, args)

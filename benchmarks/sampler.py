@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import importlib.util
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from vadd import MaskingProcess, VADDModel
 from vadd.backbones import Denoiser, DiTDenoiser
@@ -32,7 +31,8 @@ from vadd.schedules import LinearSchedule
 from vadd.types import Latents, Logits, Times, Tokens
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from measuring import count_operations, parse_timing, spread, synchronize, timing_parser  # noqa: E402
 
 LARGEST_SHARE_OUTSIDE = 0.05
 SMALLEST_SPEEDUP = 1.5
@@ -110,8 +110,7 @@ class Watch:
 
 def now(device: torch.device) -> Moment:
     """Both times, once the device has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter(), time.process_time()
 
 
@@ -235,20 +234,6 @@ def compare(
     return result
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": middle, "lower_quartile": low, "upper_quartile": high}
-
-
-def count_operations(step: Callable[[], Any]) -> int:
-    """Floating-point operations of the matrix products, attention's included."""
-    # The fused attention kernel of a CPU goes uncounted.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        step()
-    return counter.get_total_flops()
-
-
 def measure(sizes: Sizes, args: argparse.Namespace) -> dict[str, Any]:
     """All comparisons."""
     device = torch.device(args.device)
@@ -299,7 +284,8 @@ def measure(sizes: Sizes, args: argparse.Namespace) -> dict[str, Any]:
     for name in order:
         torch.manual_seed(args.seed)
         step, _ = steps(name)[1](num_steps // 2)
-        results["latent"]["operations"][name] = count_operations(step)
+        with torch.no_grad():
+            results["latent"]["operations"][name] = count_operations(step)[1]
 
     if importlib.util.find_spec("flow_matching"):
         peer = (watches["VADD"], lambda jump: prepare_peer(vadd, sizes, num_steps, jump))
@@ -357,26 +343,12 @@ def print_tables(results: dict[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print the tables and write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a CPU operation")
-    parser.add_argument("--rounds", type=int, help="rounds of each comparison; default its own")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder of the JSON file; default benchmarks/results")
-    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that everything runs")
-    args = parser.parse_args(argv)
-    if args.rounds is not None and args.rounds < 2:
-        parser.error("--rounds must be at least 2: quartiles need it.")
-    torch.set_num_threads(args.threads)
-    # A smoke run's timings mean nothing and must not replace those that do.
-    folder = args.out or (ROOT / "outputs" / "benchmarks" if args.smoke else RESULTS)
-    if args.smoke:
-        args.rounds = 2
+    args = parse_timing(timing_parser(__doc__, threads=1), argv)
     args.default_rounds = {"methods": 4, "projection": 4, "latent": 10, "peer": 4}
     results = measure(Sizes.small() if args.smoke else Sizes(), args)
     print_tables(results)
     name = "sampler" if args.device == "cpu" else f"sampler-{args.device}"
-    path = write_report(name, results, seed=args.seed, device=args.device, folder=folder)
+    path = write_report(name, results, seed=args.seed, device=args.device, folder=args.out)
     print(f"\nwrote {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
 
 

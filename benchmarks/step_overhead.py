@@ -31,11 +31,19 @@ from vadd.samplers.time_grid import resolve_grid
 from vadd.schedules import LinearSchedule
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 import digits_svi  # noqa: E402
-from measuring import LEARNING_RATE, Step, TrainingStep, compare, count_operations, count_parameters  # noqa: E402
+from measuring import (  # noqa: E402
+    LEARNING_RATE,
+    Step,
+    TrainingStep,
+    compare,
+    count_operations,
+    count_parameters,
+    parse_timing,
+    timing_parser,
+)
 
 Pair = tuple[VADDModel, RecognitionGuide]
 
@@ -275,23 +283,11 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print the table and write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, help="threads of a CPU operation; default PyTorch's")
-    parser.add_argument("--rounds", type=int, help="rounds of each comparison; default a workload's own")
+    parser = timing_parser(__doc__)
     parser.add_argument("--batch-size", type=int, default=4, help="sequences of the transformer's batch")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder of the JSON file; default benchmarks/results")
-    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that everything runs")
-    args = parser.parse_args(argv)
-    if args.rounds is not None and args.rounds < 2:
-        parser.error("--rounds must be at least 2: quartiles need it.")
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    # A smoke run's timings mean nothing and must not replace those that do.
-    folder = args.out or (ROOT / "outputs" / "benchmarks" if args.smoke else RESULTS)
+    args = parse_timing(parser, argv)
     if args.smoke:
-        args.rounds, args.batch_size = 2, 2
+        args.batch_size = 2
     torch.manual_seed(args.seed)
 
     workloads = [
@@ -304,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
         results[workload.name] = measure(workload, args)
     print_table(results)
     name = "step_overhead" if args.device == "cpu" else f"step_overhead-{args.device}"
-    path = write_report(name, results, seed=args.seed, device=args.device, folder=folder)
+    path = write_report(name, results, seed=args.seed, device=args.device, folder=args.out)
     print(f"\nwrote {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
 
 

@@ -21,10 +21,10 @@ import torch
 from vadd.reporting import environment, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import tables  # noqa: E402
+from measuring import parse_timing, timing_parser  # noqa: E402
 from throughput_accelerator import measure_accelerator  # noqa: E402
 from throughput_running import measure_evaluation, measure_sampling  # noqa: E402
 from throughput_scaling import measure_processes, measure_scaling  # noqa: E402
@@ -50,18 +50,10 @@ def earlier(path: Path) -> dict[str, Any]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = timing_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), metavar="SECTION", help="default all")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, help="threads of a CPU operation; default PyTorch's")
-    parser.add_argument("--rounds", type=int, help="of each comparison; default as many as fit in seconds of its own")
     parser.add_argument("--minutes", type=float, default=15.0, help="after which a section begins no further case")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder of the JSON file; default benchmarks/results")
-    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that everything runs")
-    args = parser.parse_args(argv)
-    if args.rounds is not None and args.rounds < 2:
-        parser.error(f"--rounds must be at least 2, as quartiles need it; got {args.rounds}.")
+    args = parse_timing(parser, argv)
     if args.device == "cpu" and "accelerator" in (args.only or ()):
         parser.error("--only accelerator needs --device cuda.")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -72,19 +64,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Measure the sections one by one, print their tables and write the JSON file after each."""
     args = parse(argv)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    # A smoke run's timings mean nothing and must not replace those that do.
-    folder = args.out or (ROOT / "outputs" / "benchmarks" if args.smoke else RESULTS)
     name = "throughput" if args.device == "cpu" else f"throughput-{args.device}"
     bench = Bench(
         torch.device(args.device),
         seed=args.seed,
-        rounds=2 if args.smoke else args.rounds,
+        rounds=args.rounds,
         is_smoke=args.smoke,
         minutes=args.minutes,
     )
-    results = earlier(folder / f"{name}.json") if args.only else {}
+    results = earlier(args.out / f"{name}.json") if args.only else {}
     for section in args.only or [key for key in SECTIONS if args.device == "cuda" or key != "accelerator"]:
         began = time.monotonic()
         bench.begin()
@@ -96,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
             **measured,
         }
         print(f"\n{section}, {results[section]['seconds']:.0f} s\n\n{tables.THROUGHPUT[section](results[section])}")
-        path = write_report(name, results, seed=args.seed, device=args.device, folder=folder)
+        path = write_report(name, results, seed=args.seed, device=args.device, folder=args.out)
         print(f"wrote {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}", flush=True)
 
 

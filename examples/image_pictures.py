@@ -42,7 +42,7 @@ def write_samples(
     """Samples by number of steps beside real images, and their nearest training images."""
     samples = {steps: image_results.draw(model, LINES**2, steps, preset, args).cpu() for steps in preset.steps}
     neighbours = {
-        f"{name}, {_steps(steps)}": (
+        f"{name}, {title_of(steps)}": (
             to_images(samples[steps], data),
             to_images(nearest_training_images(samples[steps], data), data),
         )
@@ -50,7 +50,7 @@ def write_samples(
     }
     image_grid(
         path,
-        {name: {_steps(steps): to_images(x, data) for steps, x in samples.items()}},
+        {name: {title_of(steps): to_images(x, data) for steps, x in samples.items()}},
         num_levels=data.train.num_levels,
         reference=("real test images", to_images(data.test.tokens[: LINES**2].long(), data)),
         neighbours=neighbours,
@@ -102,5 +102,6 @@ def write_latents(
     traversal_page(folder / "traversal.png", table(pages.traversals), names, pages.values.tolist(), **levels)
 
 
-def _steps(steps: int) -> str:
+def title_of(steps: int) -> str:
+    """A column's title."""
     return f"{steps} step{'s' if steps > 1 else ''}"

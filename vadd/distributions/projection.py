@@ -58,12 +58,18 @@ def token_scores(
                 for x, chosen in zip(*(part.split(chunk // FEWEST_COLUMNS) for part in (features, tokens)), strict=True)
             ]
         )
+
+    def score(x: Tensor, chosen: Tensor) -> Tensor:
+        return scores_of_logits(head(x), chosen, vocab)
+
     rows = max(1, chunk // vocab)
-    parts = []
-    for i, (x, chosen) in enumerate(zip(features.split(rows), tokens.split(rows), strict=True)):
-        score = _Score(head, vocab)
-        parts.append(score(x, chosen) if i < NUM_KEPT else checkpoint(score, x, chosen, use_reentrant=False))
-    return torch.cat(parts)
+    pairs = zip(features.split(rows), tokens.split(rows), strict=True)
+    return torch.cat(
+        [
+            score(*pair) if i < NUM_KEPT else checkpoint(score, *pair, use_reentrant=False)
+            for i, pair in enumerate(pairs)
+        ]
+    )
 
 
 def require_vocab(size: int, vocab: int) -> None:
@@ -80,16 +86,6 @@ def scores_of_logits(
     """Log-probability of each row's token, ``log_softmax(logits)`` at ``tokens``, in float32 or wider."""
     require_vocab(logits.shape[-1], vocab)
     return -F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens, reduction="none")
-
-
-class _Score:
-    """A function of tensors alone, as checkpointing wants it."""
-
-    def __init__(self, head: nn.Module, vocab: int) -> None:
-        self.head, self.vocab = head, vocab
-
-    def __call__(self, features: Tensor, tokens: Tensor) -> Tensor:
-        return scores_of_logits(self.head(features), tokens, self.vocab)
 
 
 class _LinearScores(torch.autograd.Function):
