@@ -116,6 +116,16 @@ def test_rows_of_the_fit_do_not_measure_it():
     assert (scores[0] - scores[1]).mean() > fit.gain  # the rows of the fit are among these
 
 
+def test_the_guide_sees_each_row_once():
+    """It stays as it is: however many passes there are, only the draws are new."""
+    model, guide = pair(Apart())
+    seen = []
+    guide.recognition.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    fit = fit_aggregate_prior(model, guide, rows(), num_components=2, max_epochs=20, patience=20)
+    assert fit.num_epochs > 1
+    assert sum(seen) == 600
+
+
 def test_the_best_prior_of_the_stopping_rows_is_kept():
     """Far too large steps: the start, on the posteriors' draws, stays the best."""
     model, guide = pair(Apart())

@@ -12,6 +12,7 @@ from torch import Tensor
 from vadd._modes import evaluating
 from vadd.backbones.sharing import attach_parts
 from vadd.errors import ConfigError, DomainError
+from vadd.evaluation.diagnostics import is_one_hot
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.priors import CategoricalPrior, LatentPrior, MixturePrior
@@ -111,24 +112,25 @@ def fit_aggregate_prior(
     )
     rows = _Rows(model, guide, x_0, is_padding, condition, generator)
     with evaluating(model, guide):
-        z = rows.draw(fitted, 1)[0]
+        posteriors = rows.posteriors(fitted)
+        z = rows.draw(posteriors, 1)[0]
         if prior is None:
-            prior = _default_prior(rows.is_one_hot(fitted), model, z, num_components)
+            prior = _default_prior(is_one_hot(posteriors[0]), model, z, num_components)
         _check_prior(prior, model)
         attach_parts(prior, model.denoiser)
         prior.to(z)
-        held = rows.draw(stopping, _DRAWS)
+        held = rows.draw(rows.posteriors(stopping), _DRAWS)
         best, num_epochs, state = rows.loss(prior, stopping, held), 0, copy.deepcopy(prior.state_dict())
         optimizer = torch.optim.Adam([p for p in prior.parameters() if p.requires_grad], lr=learning_rate)
         for epoch in range(1, max_epochs + 1):
-            _epoch(prior, rows, fitted, optimizer, batch_size)
+            _epoch(prior, rows, fitted, posteriors, optimizer, batch_size)
             loss = rows.loss(prior, stopping, held)
             if loss < best:
                 best, num_epochs, state = loss, epoch, copy.deepcopy(prior.state_dict())
             if epoch - num_epochs >= patience:
                 break
         prior.load_state_dict(state)
-        z = rows.draw(measured, _DRAWS)
+        z = rows.draw(rows.posteriors(measured), _DRAWS)
         gain = (rows.score(prior.eval(), measured, z) - rows.score(model.prior, measured, z)).mean(0)
     stderr = float(gain.std()) / math.sqrt(len(measured))
     return AggregateFit(prior, float(gain.mean()), stderr, len(measured), num_epochs)
@@ -155,22 +157,13 @@ class _Rows:
         for part in index.split(_ROWS_PER_CALL):
             yield part, {name: value[part] for name, value in self.options.items()}
 
-    def posterior(self, index: Tensor, options: dict[str, Tensor]) -> Any:
-        return self.guide.encode(self.x_0[index], **options)
+    def posteriors(self, index: Tensor) -> list[Any]:
+        """Of the rows, in their order, a chunk each; the guide stays as it is, so it is asked once."""
+        return [self.guide.encode(self.x_0[part], **options) for part, options in self.chunks(index)]
 
-    def is_one_hot(self, index: Tensor) -> bool:
-        part, options = next(self.chunks(index))
-        distribution = self.posterior(part, options)
-        base = getattr(distribution, "base_dist", distribution)
-        return isinstance(base, torch.distributions.OneHotCategorical)
-
-    def draw(self, index: Tensor, num: int) -> Tensor:
+    def draw(self, posteriors: list[Any], num: int) -> Tensor:
         """Latents of the rows, shape ``(num, rows, *latent)``."""
-        parts = [
-            draw(self.posterior(part, options), self.generator, torch.Size([num]))
-            for part, options in self.chunks(index)
-        ]
-        return torch.cat(parts, 1)
+        return torch.cat([draw(part, self.generator, torch.Size([num])) for part in posteriors], 1)
 
     def log_prob(self, prior: LatentPrior, index: Tensor, options: dict[str, Tensor], z: Tensor) -> Tensor:
         ones = torch.ones(len(index), device=z.device, dtype=z.dtype)
@@ -186,12 +179,19 @@ class _Rows:
         return -float(self.score(prior.eval(), index, z).mean())
 
 
-def _epoch(prior: LatentPrior, rows: _Rows, index: Tensor, optimizer: torch.optim.Optimizer, batch_size: int) -> None:
+def _epoch(
+    prior: LatentPrior,
+    rows: _Rows,
+    index: Tensor,
+    posteriors: list[Any],
+    optimizer: torch.optim.Optimizer,
+    batch_size: int,
+) -> None:
     """One pass over the rows in a new order, with new draws."""
     prior.train()
     parameters = optimizer.param_groups[0]["params"]
-    index = index[torch.randperm(len(index), generator=rows.generator, device=index.device)]
-    z = rows.draw(index, 1)[0]
+    order = torch.randperm(len(index), generator=rows.generator, device=index.device)
+    index, z = index[order], rows.draw(posteriors, 1)[0][order]
     for part, z_part in zip(index.split(batch_size), z.split(batch_size), strict=True):
         options = {name: value[part] for name, value in rows.options.items()}
         with torch.enable_grad():
@@ -204,9 +204,9 @@ def _epoch(prior: LatentPrior, rows: _Rows, index: Tensor, optimizer: torch.opti
     optimizer.zero_grad()
 
 
-def _default_prior(is_one_hot: bool, model: VADDModel, z: Tensor, num_components: int) -> LatentPrior:
+def _default_prior(has_one_hot: bool, model: VADDModel, z: Tensor, num_components: int) -> LatentPrior:
     shape = tuple(model.latent_shape)
-    if is_one_hot:
+    if has_one_hot:
         return CategoricalPrior(shape).to(z.device)
     prior = MixturePrior(shape, min(num_components, len(z))).to(z)
     prior.start_at(z)
