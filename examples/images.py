@@ -147,7 +147,7 @@ def _run(data: Data, preset: Preset, args: argparse.Namespace, folder: Path) -> 
     judged = image_results.evaluate(model, guide, data, preset, args)
     image_pictures.write_pictures(folder, name, model, guide, data, preset, args)
     if history := runs.history_of(folder):
-        training_curves(folder / "curves.png", {name: history}, title=f"{data.name}: the two terms of the objective")
+        training_curves(folder / "curves.png", {name: history}, title=f"{data.name}: terms of the objective")
     num_updates = num_updates_of(preset, args)
     few = rows_of(data.train, COUNTED, args)
     flops = runs.flops_per_update(build(data, preset, args), few, args) * preset.batch_size / COUNTED

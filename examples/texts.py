@@ -133,7 +133,7 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
     model.save_pretrained(folder / "model", guide=guide, notes=notes)
     data.tokenizer.save(folder / "model" / "tokenizer")
     if history := runs.history_of(folder):
-        title = f"{data.name}: the two terms of the objective"
+        title = f"{data.name}: terms of the objective"
         training_curves(folder / "curves.png", {name: history}, unit="nats per sequence", title=title)
     judged = text_results.evaluate(model, guide, data, judge, others, preset, args, folder)
     num_updates = num_updates_of(preset, args)

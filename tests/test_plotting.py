@@ -135,6 +135,15 @@ def test_curves_are_drawn_in_the_colours_of_the_models(tmp_path):
     assert share_of(read(tmp_path / "two.png"), blue) > 1e-3
 
 
+def test_a_model_without_a_latent_has_no_panel_of_its_divergence(tmp_path):
+    history = {"step": [0, 1], "reconstruction": [2.0, 1.0], "kl": [0.0, 0.0]}
+    training_curves(tmp_path / "one.png", {"MDM": history})
+    training_curves(tmp_path / "two.png", {"MDM": history, "VADD": {**history, "kl": [0.0, 1.0]}})
+    one, two = read(tmp_path / "one.png"), read(tmp_path / "two.png")
+    assert one.shape[0] == two.shape[0]
+    assert 2 * one.shape[1] == two.shape[1]
+
+
 def test_a_single_point_is_seen(tmp_path):
     training_curves(tmp_path / "a.png", {"A": {"step": [10], "reconstruction": [2.0], "kl": [1.0]}})
     left, right = read(tmp_path / "a.png").chunk(2, 1)

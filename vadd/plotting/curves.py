@@ -25,6 +25,8 @@ def training_curves(
 ) -> None:
     """Write a picture of the two parts of a training loss, one line a model.
 
+    Where no model has a latent, and so every KL divergence is zero, the reconstruction stands alone.
+
     Args:
         path: file to write; its ending chooses the format.
         histories: for each model the equally long sequences ``"step"``, ``"reconstruction"`` and
@@ -40,10 +42,13 @@ def training_curves(
     """
     for name, history in histories.items():
         _check_history(name, history)
-    figure = new_figure(9.0, 3.6)
+    parts = {"reconstruction": "Reconstruction", "kl": "KL divergence"}
+    if not any(any(history["kl"]) for history in histories.values()):
+        del parts["kl"]
+    figure = new_figure(4.5 * len(parts), 3.6)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
-    panels = figure.subplots(1, 2)
-    for panel, key, label in zip(panels, ("reconstruction", "kl"), ("Reconstruction", "KL divergence"), strict=True):
+    panels = figure.subplots(1, len(parts), squeeze=False)[0]
+    for panel, (key, label) in zip(panels, parts.items(), strict=True):
         for index, (name, history) in enumerate(histories.items()):
             colour = _COLOURS[index % len(_COLOURS)]
             values = torch.as_tensor(history[key], dtype=torch.float64)
