@@ -133,7 +133,8 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
     split = min(preset.num_validation, len(held["x_0"]) // 2)
     validation = {name: value[:split] for name, value in held.items()}
     test = {name: value[split:] for name, value in held.items()}
-    title = args.protocol or Path(str(data)).resolve().name.split(".")[0]
+    name = Path(str(data)).resolve().name
+    title = args.protocol or name.split(".")[0] or name.strip(".") or "text"  # .hidden and / have names, too
     return TextData(title, tokenizer, length, train, beginning, validation, test, words, form)
 
 

@@ -55,6 +55,8 @@ def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Te
         raise DataError(f"--text has a gap that is none of [MASK], [MASK:12] and [MASK:*]: {wrong!r}.")
     if not isinstance(tokenizer, CharTokenizer):  # a blank belongs to the word behind it, which is unknown
         known = [part.removesuffix(" ") for part in known[:-1]] + known[-1:]
+    if any(size != "*" and int(size) == 0 for size in sizes):
+        raise DataError("--text has a gap of no tokens, [MASK:0]; leave it out, or give its size.")
     if not sizes:
         raise DataError("--text has no gap; write [MASK], [MASK:12] or [MASK:*] where tokens are unknown.")
     if sizes.count("*") > 1:

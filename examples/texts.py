@@ -15,7 +15,9 @@ from torch import Tensor
 
 from vadd import MaskingProcess
 from vadd.backbones import DiTDenoiser, DiTRecognition, EmbeddingRecognition, EmptyRecognition, SharedRecognition
+from vadd.errors import ConfigError
 from vadd.plotting import training_curves
+from vadd.priors import ConditionalPrior, LatentPrior, TrunkPrior
 from vadd.recipes import Pair
 from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
@@ -54,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--num-proc", type=int, help="processes that tokenize")
     runs.add_options(parser, tuple(presets), out)
     add("--latents", choices=("vector", "positions"), default="vector", help="one for the row, or one a position")
+    add("--prior", choices=("recipe", "conditional", "trunk"), default="recipe", help="the last two read x_t")
     add("--recognition", choices=("own", "shared", "embedding"), default="own", help="what it shares with the denoiser")
     add("--from-mdm", type=Path, help="folder of a trained MDM to start from: RUN/model")
     add("--judge", help="causal language model that transformers can load; default a small one trained on the text")
@@ -76,7 +79,15 @@ def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
     elif latent:
         kind = SharedRecognition if args.recognition == "shared" else EmbeddingRecognition
         recognition = kind.for_denoiser(denoiser, **light)
-    pair = recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), vocab_size))
+    prior: LatentPrior | None = None
+    if args.prior != "recipe" and not latent:
+        raise ConfigError(f"--prior {args.prior} is of a latent, which the baseline mdm has not.")
+    if args.prior == "conditional":
+        encoder = DiTRecognition(vocab_size, data.length, latent, **{**preset.dit, **light})
+        prior = ConditionalPrior(encoder, vocab_size)
+    elif args.prior == "trunk":
+        prior = TrunkPrior(latent, denoiser.context_size, per_position=args.latents == "positions")
+    pair = recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), vocab_size), prior=prior)
     if args.from_mdm is not None:
         if (args.from_mdm / "tokenizer").is_dir():
             theirs = load_tokenizer(args.from_mdm / "tokenizer")
@@ -91,6 +102,7 @@ def run_folder(data: TextData, preset: Preset, args: argparse.Namespace) -> Path
     """Of all that belongs to a run; other settings make another one."""
     parts = [data.name, data.tokenizer.name.replace("/", "_"), data.form["packing"], str(data.length), args.preset]
     parts += [recipe_of(args).name, *([] if args.baseline else [args.latents, args.recognition])]
+    parts += [f"{args.prior}-prior"] * (args.prior != "recipe")
     parts += ["started"] * (args.from_mdm is not None) + [str(num_updates_of(preset, args)), f"seed{args.seed}"]
     return args.out / "-".join(parts)
 

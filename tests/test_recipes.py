@@ -45,6 +45,14 @@ def test_paper_recipe_is_the_papers():
     assert recipe.finish(model, guide, torch.zeros(2, 2, dtype=torch.int64)) is None
 
 
+def test_another_prior_takes_the_place_of_the_recipes():
+    prior = StandardNormalPrior(2)
+    model, _ = get_recipe().pair(*parts(), prior=prior)
+    assert model.prior is prior
+    with pytest.raises(ConfigError, match="latent_shape"):
+        get_recipe().pair(*parts(), prior=StandardNormalPrior(3))
+
+
 def test_default_recipe_mixes_shared_latents_and_null_rows():
     recipe = get_recipe()
     model, _ = recipe.pair(*parts())

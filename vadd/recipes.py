@@ -65,8 +65,19 @@ class Recipe:
     make_prior: Callable[[torch.Size], LatentPrior]
     make_objective: Callable[..., DiffusionELBO]
 
-    def pair(self, denoiser: Denoiser, recognition: Recognition, process: MaskingProcess) -> Pair:
-        """Model and guide, with the recipe's prior for the networks' latent (a categorical one for one-hot families).
+    def pair(
+        self,
+        denoiser: Denoiser,
+        recognition: Recognition,
+        process: MaskingProcess,
+        *,
+        prior: LatentPrior | None = None,
+    ) -> Pair:
+        """Model and guide.
+
+        Args:
+            denoiser, recognition, process: the parts.
+            prior: another than the recipe's, which is a categorical one for one-hot families.
 
         Raises:
             ConfigError: if the parts do not fit together.
@@ -83,8 +94,9 @@ class Recipe:
                 "denoiser and recognition disagree on latent_shape: "
                 f"{tuple(shape)} and {tuple(recognition.latent_shape)}."
             )
-        is_one_hot = isinstance(getattr(recognition, "family", None), StraightThrough | RelaxedOneHot)
-        prior = CategoricalPrior(shape) if is_one_hot else self.make_prior(shape)
+        if prior is None:
+            is_one_hot = isinstance(getattr(recognition, "family", None), StraightThrough | RelaxedOneHot)
+            prior = CategoricalPrior(shape) if is_one_hot else self.make_prior(shape)
         return Pair(VADDModel(denoiser, prior, process, latents=self.latents), RecognitionGuide(recognition))
 
     def objective(self, process: MaskingProcess, **options: Any) -> DiffusionELBO:

@@ -86,9 +86,10 @@ def test_a_run_leaves_report_samples_curves_and_a_model_with_its_tokenizer(examp
     [
         ("--baseline", "mdm", "--packing", "padded"),
         ("--recipe", "paper", "--latents", "positions", "--packing", "padded", "--recognition", "shared"),
-        ("--recognition", "embedding", "--tokenizer", "wiki27", "--unit", "file"),
+        ("--recognition", "embedding", "--tokenizer", "wiki27", "--unit", "file", "--prior", "conditional"),
+        ("--recipe", "paper", "--latents", "positions", "--prior", "trunk"),
     ],
-    ids=["mdm", "paper", "wiki27"],
+    ids=["mdm", "paper", "wiki27", "prior"],
 )
 def test_architectures_and_packings(example, tmp_path, given):
     text = write_text(tmp_path / "lines.txt")
@@ -220,9 +221,10 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
         ("9 lives\n" * 100, ("--tokenizer", "wiki27"), "'9'"),
         (None, ("--num-updates", "0"), "num_updates"),
         (None, ("--length", "0"), "length"),
+        (None, ("--baseline", "mdm", "--prior", "trunk"), "--prior"),
         (None, ("--stride", "17", "--zero-shot", "x=y"), "--stride"),
     ],
-    ids=["empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "stride"],
+    ids=["empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "prior", "stride"],
 )
 def test_wrong_input_is_one_message(example, text, tmp_path, content, given, message):
     if content is not None:
@@ -271,6 +273,7 @@ def test_an_open_gap_takes_what_is_left(trained):
         ("the sun and stones[MASK]", "shorten"),
         ("[MASK:17]", "shorten"),
         ("a [MASK:-1] [MASK]", "none of"),
+        ("a [MASK:0] b", "no tokens"),
         ("a 9[MASK]", "'9'"),
     ],
 )

@@ -169,7 +169,10 @@ def test_code_that_comes_with_a_model_is_not_run(gpt2, tmp_path):
 
 
 def test_what_is_not_there_is_one_clear_error(monkeypatch, tmp_path):
-    with pytest.raises(DataError, match="hf download .*no.* --local-dir"):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="hf download no-such-model --local-dir"):
+        TransformersJudge("no-such-model")
+    with pytest.raises(DataError, match="there is no folder .*no"):
         TransformersJudge(tmp_path / "no")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r'pip install "vadd\[transformers\]"'):

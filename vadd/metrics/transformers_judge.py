@@ -175,6 +175,8 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise ConfigError(_INSTALL) from error
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no name on the Hub
+        raise DataError(f"there is no folder {name!r}; give one with config.json, model.safetensors and a tokenizer.")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
