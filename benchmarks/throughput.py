@@ -23,8 +23,8 @@ from vadd.reporting import environment, write_report
 ROOT = Path(__file__).resolve().parent.parent
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import tables  # noqa: E402
 from measuring import parse_timing, timing_parser  # noqa: E402
+from tables_speed import THROUGHPUT  # noqa: E402
 from throughput_accelerator import measure_accelerator  # noqa: E402
 from throughput_running import measure_evaluation, measure_sampling  # noqa: E402
 from throughput_scaling import measure_processes, measure_scaling  # noqa: E402
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             "seconds": round(time.monotonic() - began, 1),
             **measured,
         }
-        print(f"\n{section}, {results[section]['seconds']:.0f} s\n\n{tables.THROUGHPUT[section](results[section])}")
+        print(f"\n{section}, {results[section]['seconds']:.0f} s\n\n{THROUGHPUT[section](results[section])}")
         path = write_report(name, results, seed=args.seed, device=args.device, folder=args.out)
         print(f"wrote {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}", flush=True)
 

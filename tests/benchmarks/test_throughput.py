@@ -105,8 +105,8 @@ def test_a_gpu_section_needs_a_gpu(capsys):
 
 
 def test_the_gpu_section_reports_work_and_waits(bench):
-    import tables
     import throughput_accelerator
+    from tables_speed import THROUGHPUT
 
     section = throughput_accelerator.measure_accelerator(bench, compiles=False)
     waits = section["waits"]
@@ -114,7 +114,7 @@ def test_the_gpu_section_reports_work_and_waits(bench):
     assert waits["plain"]["aten::nonzero"] == 0
     assert section["share_of_peak"] is None  # a CPU's peak is not known
     assert json.loads(json.dumps(section)) == section
-    assert "eager, without checks" in tables.THROUGHPUT["accelerator"](section)
+    assert "eager, without checks" in THROUGHPUT["accelerator"](section)
 
 
 @pytest.mark.usefixtures("_unchecked")
