@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format docs
+.PHONY: help setup demo test slow lint format docs results
 
 help:
 	@echo "make setup   create $(VENV) and install everything into it"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    run the tests            make slow    run the slow ones"
 	@echo "make lint    check style and types    make format  repair the style"
 	@echo "make docs    build the documentation: docs/_build/index.html"
+	@echo "make results run the short benchmarks again, say what the others take, write the tables anew"
 
 setup: $(STAMP)
 
@@ -46,3 +47,6 @@ format: setup
 
 docs: setup
 	$(PY) -m sphinx -n -W --keep-going docs docs/_build
+
+results: setup
+	$(PY) benchmarks/repeat.py

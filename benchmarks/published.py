@@ -2,7 +2,7 @@
 
 The networks are those of the examples' presets ``paper``, with the tokens of each protocol. PyTorch counts their matrix
 products on tensors without memory, so that nothing is computed and any machine will do. Writes
-``results/published.json``; ``tables_results.py`` makes GPU hours of it. Run ``python benchmarks/published.py``.
+``results/published.json``; ``tables_full_scale.py`` makes GPU hours of it. Run ``python benchmarks/published.py``.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tables_full_scale import full_scale  # noqa: E402
 from tables_images_texts import comparison, differences, image_quality, text_perplexities, text_quality  # noqa: E402
 from tables_models import (  # noqa: E402
     digits,
@@ -24,6 +25,7 @@ from tables_models import (  # noqa: E402
     steps_vs_quality,
     toys,
 )
+from tables_results import results  # noqa: E402
 from tables_shared import ROOT  # noqa: E402
 from tables_speed import sampler, throughput  # noqa: E402
 
@@ -41,6 +43,8 @@ BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.D
 TEXTS = ("wiki27", "wikitext2-gpt2", "wikitext2-bert")
 
 TABLES: dict[str, Callable[[], str]] = {
+    "results": results,
+    "full-scale": full_scale,
     "digits": digits,
     "toys": toys,
     "likelihoods": likelihoods,

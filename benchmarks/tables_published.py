@@ -7,7 +7,8 @@ have the paper's names; what they are is said on the page.
 
 from typing import Any, NamedTuple
 
-SOURCE = "Xie et al., arXiv 2505.17384"
+#: Numbers of steps of the published FID.
+FID_STEPS = (10, 20, 30, 50, 100)
 
 
 class Figure(NamedTuple):

@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def read(name: str) -> dict[str, Any]:
     """One result file."""
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def is_there(name: str) -> bool:
+    """Whether a result file exists."""
+    return (RESULTS / f"{name}.json").exists()
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -17,7 +17,7 @@ author = project_copyright = "The vadd authors"
 version = release = vadd.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build", "results.md"]  # until the results are there: index.md has a place for them
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"vadd {release}"
 html_copy_source = False

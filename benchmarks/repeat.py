@@ -1,0 +1,84 @@
+"""Run the benchmarks behind the result files again, by the commands that these record, then write the tables anew.
+
+Those that took longer than ``--minutes`` by their own report are named with their time and left out; ``--all`` runs
+them, too. ``--list`` runs nothing. A benchmark whose report has no times counts as short, as all such are. What is
+finished under ``outputs`` is not trained again: remove it to begin anew. Data are looked for in the folder that the
+variable ``VADD_DATA`` names.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import tables_shared  # noqa: E402
+
+# These read what digits_svi.py leaves.
+AFTER_DIGITS = ("infill", "steps_vs_quality")
+
+
+class Benchmark(NamedTuple):
+    """A result file's name, the command that wrote it, and the seconds that it reports."""
+
+    name: str
+    command: str
+    seconds: float
+
+
+def seconds_in(found: Any) -> Iterator[float]:
+    """The times of training, and of whole sections, anywhere in a report."""
+    if isinstance(found, list):
+        for part in found:
+            yield from seconds_in(part)
+    elif isinstance(found, dict) and "by_steps" in found:  # a toy's model
+        yield found["seconds"]
+    elif isinstance(found, dict) and "training_seconds" in found:
+        yield from found["training_seconds"].values()
+    elif isinstance(found, dict) and "cpu_seconds" in found:  # a design, the mean over its seeds
+        yield found["cpu_seconds"]["mean"] * len(found["seeds"])
+    elif isinstance(found, dict) and "seconds_of_this_call" in found:
+        yield found["seconds_of_this_call"] or 0.0
+    elif isinstance(found, dict) and "environment" in found:  # a section
+        yield found["seconds"]
+    elif isinstance(found, dict):
+        for part in found.values():
+            yield from seconds_in(part)
+
+
+def benchmarks() -> list[Benchmark]:
+    """Those on a CPU, in an order in which they can run."""
+    found = []
+    for path in sorted(tables_shared.RESULTS.glob("*.json"), key=lambda path: (path.stem in AFTER_DIGITS, path.stem)):
+        report = json.loads(path.read_text())
+        if report["machine"]["device"] == "cpu":
+            found.append(Benchmark(path.stem, report["command"], sum(seconds_in(report["results"]))))
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is short, name what is not; the number of those that failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=15.0, help="that a benchmark may have taken")
+    parser.add_argument("--all", action="store_true", help="run the long ones, too")
+    parser.add_argument("--list", action="store_true", help="run nothing")
+    args = parser.parse_args(argv)
+    failed = 0
+    for benchmark in benchmarks():
+        runs = args.all or benchmark.seconds <= 60 * args.minutes
+        time = f"{benchmark.seconds / 60:.0f} minutes of training" if benchmark.seconds else "no time in its report"
+        print(f"{benchmark.name}: {time}{'' if runs else ', left out'}: {benchmark.command}", flush=True)
+        if runs and not args.list:
+            _, *command = shlex.split(benchmark.command)
+            failed += subprocess.run([sys.executable, *command], cwd=tables_shared.ROOT).returncode != 0
+    if not args.list:
+        failed += subprocess.run([sys.executable, "benchmarks/tables.py"], cwd=tables_shared.ROOT).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

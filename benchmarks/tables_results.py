@@ -1,0 +1,210 @@
+"""Table of the page of results: the published figures, and those of this code beside them."""
+
+from typing import Any
+
+from tables_published import FID_STEPS, PUBLISHED, Published
+from tables_shared import is_there, origin, read, table
+
+MODELS = ("mdm", "paper", "default")
+DELBO = "DELBO, the published metric"
+OF_GPT2, OF_BERT = "text_wikitext2-gpt2", "text_wikitext2-bert"
+FILES = ("toy2d", "latent_design", "binarized_mnist", "cifar10", OF_BERT, OF_GPT2)
+#: For the rows on text: a result file of another corpus, what it is, and which other text of its runs is meant.
+STAND_INS = {
+    "LM1B, 128 tokens, padded": (OF_BERT, "WikiText-2 in BERT's vocabulary", None),
+    "OpenWebText, zero-shot on WikiText": (
+        OF_GPT2,
+        "WikiText-2 in GPT-2's vocabulary, trained on: not zero-shot",
+        None,
+    ),
+    **{
+        f"OpenWebText, zero-shot on {title}": (OF_GPT2, "trained on WikiText-2 in GPT-2's vocabulary", name)
+        for title, name in (
+            ("arXiv", "arxiv"),
+            ("LM1B", "lm1b"),
+            ("LAMBADA", "lambada"),
+            ("PubMed", "pubmed"),
+            ("AG News", "ag-news"),
+        )
+    },
+}
+NOT_HERE = "not run here"
+
+#: What one of our figures is, its values for MDM, paper's recipe and default, and what was run.
+Line = tuple[str, list[str], str]
+
+
+def results() -> str:
+    """A published figure a row, with the lines that are to be read beside it."""
+    rows = []
+    for published in PUBLISHED:
+        lines = lines_of(published)
+        for i, (title, values, ran) in enumerate(lines):
+            first = [published.task, published.metric, *paper_cells(published)] if i == 0 else [""] * 4
+            rows.append([*first, title, *values, ran if i == 0 or ran != lines[0][2] else ""])
+    head = ["task", "published as", "MDLM", "VADD", "here", "MDM", "paper's recipe", "default", "run here"]
+    return table(head, rows) + "".join(origin(read(name)) for name in FILES if is_there(name))
+
+
+def paper_cells(published: Published) -> list[str]:
+    """The paper's two columns."""
+    cells = []
+    for column in ("mdlm", "vadd"):
+        found = [(figure.setting, getattr(figure, column)) for figure in published.figures]
+        shown = [f"{value} ({setting})" if setting else value for setting, value in found if value]
+        cells.append(", ".join(shown) or "no figure at hand")
+    return cells
+
+
+def lines_of(published: Published) -> list[Line]:
+    """Our figures for a published one; one line that says so where there are none."""
+    if published.protocol in ("checkerboard", "swiss_roll", "circles"):
+        return toy_lines(published.protocol)
+    if published.task in STAND_INS:
+        return text_lines(*STAND_INS[published.task])
+    name = published.protocol.replace("-", "_")
+    if not is_there(name):
+        return [("", [""] * 3, NOT_HERE)]
+    return distance_lines(name) if published.metric == "FID" else bits_lines(name)
+
+
+def toy_lines(toy: str) -> list[Line]:
+    """The true Jensen-Shannon divergence, bounds of sampling, and the DELBO, of a toy."""
+    report = read("toy2d")
+    found, settings = report["results"]["toys"][toy], report["results"]["settings"]
+    models = [found["models"][name] for name in ("MDM", "VADD")]
+    minutes = max(model["seconds"] for model in models) / 60
+    ran = (
+        f"{models[0]['updates']:,} updates of {settings['batch_size']}, {machine_of(report)}, at most {minutes:.1f} "
+        "minutes a model"
+    )
+
+    def by_steps(key: str, steps: int) -> list[str]:
+        rows = [next(row for row in model["by_steps"] if row["steps"] == steps) for model in models]
+        return [*(with_error(row[key], row.get(f"{key}_stderr"), 3) for row in rows), ""]
+
+    floors = f"independent tokens {found['factorized']['jsd']:.3f}, fresh data {found['fresh_data']['jsd']:.4f}"
+    lines = [(f"Jensen-Shannon divergence in nats, 1 step ({floors})", by_steps("jsd", 1), ran)]
+    lines += [("the same, 4 steps", by_steps("jsd", 4), ran)]
+    entropy = f"entropy {found['entropy']:.3f}"
+    lines += [(f"bound in nats, {t} step{'s' * (t > 1)} ({entropy})", by_steps("bound", t), ran) for t in (1, 4)]
+    delbos = [with_error(model["delbo"], model["delbo_stderr"], 3) for model in models]
+    lines.append((f"DELBO in nats ({entropy})", [*delbos, ""], ran))
+    designs = read("latent_design")["results"]["data"].get(toy)
+    if designs is not None:
+        curves = [designs["designs"][name]["curves"]["sampler"]["1"] for name in MODELS]
+        values = [with_error(row["mean"], row["sd"], 3) for row in curves]
+        seeds = len(designs["designs"]["default"]["seeds"])
+        again = f"{seeds} seeds of {designs['num_updates']:,} updates, ± their standard deviation"
+        lines.append(("bound in nats, 1 step, in the comparison of designs", values, again))
+    return lines
+
+
+def with_error(value: float, error: float | None, digits: int) -> str:
+    """A figure and its error, where it has one."""
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def machine_of(report: dict[str, Any]) -> str:
+    """Where something ran, in short."""
+    machine = report["machine"]
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    return machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {threads}"
+
+
+def runs_of(name: str) -> dict[str, dict[str, Any]]:
+    """The runs of equal updates of a comparison, by their models; of several seeds the first."""
+    runs: dict[str, dict[str, Any]] = {}
+    for run in read(name)["results"]["runs"]:
+        if run["as_long_as"] is None:
+            runs.setdefault(run["model"], run)
+    return runs
+
+
+def ran_of(runs: dict[str, dict[str, Any]]) -> str:
+    """Size, data, updates, device and time of a comparison."""
+    some = next(iter(runs.values()))
+    hours = [run["training"]["seconds"] / 3600 for run in runs.values() if run["training"]["seconds"]]
+    size, preset = some["parameters"]["model"] / 1e6, some["preset"]
+    time = f", at most {max(hours):.1f} hours a model" if hours else ""
+    return (
+        f"{some['data']}, {size:.1f}M parameters, {some['updates']:,} updates of {preset['batch_size']}, "
+        f"{machine_of(some)}{time}"
+    )
+
+
+def of_models(runs: dict[str, dict[str, Any]], get: Any, digits: int) -> list[str]:
+    """A figure of each of the three models; "" for one that was not run or has none."""
+    found = [get(runs[model]) if model in runs else None for model in MODELS]
+    return ["" if value is None else f"{value:.{digits}f}" for value in found]
+
+
+def bound_of(run: dict[str, Any], name: str, *keys: str) -> float | None:
+    """The first of the figures that a bound has."""
+    row = next((row for row in run["bounds"] if row["name"] == name), {})
+    return next((row[key] for key in keys if row.get(key) is not None), None)
+
+
+def steps_of(runs: dict[str, dict[str, Any]]) -> list[int]:
+    """The numbers of steps with a bound."""
+    return [row["steps"] for row in next(iter(runs.values()))["bounds"] if "steps" in row]
+
+
+def bits_lines(name: str) -> list[Line]:
+    """The published metric in bits per dimension, and bounds of sampling in few and in all steps."""
+    runs = runs_of(name)
+    ran, steps = ran_of(runs), steps_of(runs)
+
+    def bits(title: str) -> list[str]:
+        found = [next(row for row in runs[m]["bounds"] if row["name"] == title) if m in runs else None for m in MODELS]
+        return ["" if row is None else with_error(row["bits_per_dim"], error_in_bits(row), 4) for row in found]
+
+    lines = [("DELBO, bits per dimension", bits(DELBO), ran)]
+    for t in (steps[0], *(t for t in steps if t in (10, 100)), steps[-1]):
+        lines.append((f"bound, {t} step{'s' * (t > 1)}, bits per dimension", bits(f"finite-step, T={t}"), ran))
+    return lines
+
+
+def error_in_bits(row: dict[str, Any]) -> float | None:
+    """The standard error of a bound in bits per dimension."""
+    return None if row["stderr"] is None else row["stderr"] * row["bits_per_dim"] / row["nats"]
+
+
+def distance_lines(name: str) -> list[Line]:
+    """Fréchet distances of samples, by the numbers of steps of the paper, under the name of what they are."""
+    runs = runs_of(name)
+    ran, lines = ran_of(runs), []
+    for t in FID_STEPS:
+
+        def distance(run: dict[str, Any], t: int = t) -> float | None:
+            rows = [row for row in run["distances"]["rows"] if row["steps"] == t]
+            return next((value for row in rows for key, value in row.items() if key != "steps"), None)
+
+        some = next(run for run in runs.values() if run["distances"]["rows"])
+        key = next(key for key in some["distances"]["rows"][0] if key != "steps")
+        lines.append((f"{key}, {t} steps", of_models(runs, distance, 1), ran))
+    return lines
+
+
+def text_lines(name: str, stand_in: str, other: str | None) -> list[Line]:
+    """Perplexities of what stands in for a corpus, on held-out text of its own or on another text."""
+    if not is_there(name):
+        return [("", [""] * 3, NOT_HERE)]
+    runs = runs_of(name)
+    if other is not None:
+        runs = {m: {**r, "bounds": s["bounds"]} for m, r in runs.items() for s in r["zero_shot"] if s["name"] == other}
+        if not runs:
+            return [("", [""] * 3, NOT_HERE)]
+    ran = f"not this corpus: stand-in {stand_in}; {ran_of(runs)}"
+
+    def published(run: dict[str, Any]) -> float | None:
+        # Without a latent the published metric is a bound, and is called one.
+        return bound_of(run, DELBO, "delbo_perplexity", "perplexity")
+
+    lines = [("stand-in: DELBO perplexity", of_models(runs, published, 2), ran)]
+    bounds = [f"finite-step, T={t}" for t in steps_of(runs) if t in (4, 64)]
+    for bound in (*bounds, "marginal", "shared-latent, infinitely many steps"):
+        values = of_models(runs, lambda r, bound=bound: bound_of(r, bound, "perplexity"), 2)
+        if any(values):
+            lines.append((f"stand-in: bound, {bound}, perplexity", values, ran))
+    return lines

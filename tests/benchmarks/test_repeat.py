@@ -1,0 +1,49 @@
+"""What is short is run again, what is long is named with its time."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def repeat(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import repeat
+
+    return repeat
+
+
+def test_times_of_the_result_files_are_found(repeat):
+    found = {benchmark.name: benchmark.seconds for benchmark in repeat.benchmarks()}
+    assert min(found[name] for name in ("digits", "toy2d")) > 60
+    assert min(found[name] for name in ("binarized_mnist", "latent_design")) > 3600
+    names = list(found)
+    assert names.index("digits") < names.index("infill")
+
+
+@pytest.mark.parametrize(("options", "ran"), [([], ["short"]), (["--all"], ["long", "short"]), (["--list"], None)])
+def test_short_ones_run_and_then_the_tables(options, ran, repeat, tmp_path, monkeypatch, capsys):
+    import tables_shared
+
+    for name, seconds, device in (("long", 7200, "cpu"), ("short", 60, "cpu"), ("elsewhere", 60, "a GPU")):
+        results = {"runs": [{"training": {"seconds_of_this_call": seconds / 2}}] * 2}
+        report = {"command": f"python {name}.py --quiet", "machine": {"device": device}, "results": results}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    commands = []
+
+    def run(command, cwd):
+        commands.append(command[1:])
+        return SimpleNamespace(returncode=int("short.py" in command))
+
+    monkeypatch.setattr(tables_shared, "RESULTS", tmp_path)
+    monkeypatch.setattr(repeat.subprocess, "run", run)
+    assert repeat.main(options) == (ran is not None)  # the failure counts
+    expected = [] if ran is None else [*([f"{name}.py", "--quiet"] for name in ran), ["benchmarks/tables.py"]]
+    assert commands == expected
+    printed = capsys.readouterr().out
+    assert "long: 120 minutes of training" in printed
+    assert "elsewhere" not in printed
