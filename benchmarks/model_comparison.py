@@ -8,6 +8,7 @@ here.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from vadd.reporting import write_report
+from vadd.storage.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
@@ -60,9 +62,9 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
     args, rest = parser.parse_known_args(argv)
     options = [*rest, "--preset", args.preset, "--minutes", str(args.minutes), "--out", str(args.runs)]
     num_updates = args.num_updates or example.PRESETS[args.preset].num_updates
-    seconds = _timed(
-        args, lambda: time_updates(example, shared, {m: [*options, *model_options(m)] for m in args.models})
-    )
+    timed = {model: [*options, *model_options(model)] for model in args.models}
+    settings = {model: example_runs.options_of(example.parse(argv)) for model, argv in timed.items()}
+    seconds = _timed(args, settings, lambda: time_updates(example, shared, timed))
 
     runs: list[dict[str, Any]] = []
     trained: list[Path] = []  # folders; a longer run starts from the one before it
@@ -99,15 +101,20 @@ def model_options(model: str) -> list[str]:
     return ["--baseline", "mdm"] if model == "mdm" else ["--recipe", model]
 
 
-def _timed(args: argparse.Namespace, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Seconds of an update, kept with the runs: another measurement would ask for other numbers of updates."""
-    path = args.runs / "seconds_per_update.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    if args.anew or not set(args.models) <= found.keys():
-        found = measure()
+def _timed(
+    args: argparse.Namespace, settings: dict[str, Any], measure: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """Seconds of an update, kept with the runs: another measurement would ask for other numbers of updates.
+
+    They hold for the same models with the same settings on the same device alone.
+    """
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    asked = {"device": device, "models": settings}
+    path = args.runs / f"seconds_per_update-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}.json"
+    if args.anew or not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found))
-    return found
+        write_text(path, json.dumps({**asked, "seconds": measure()}, indent=2) + "\n")
+    return example_runs.read_json(path)["seconds"]
 
 
 def time_updates(example: ModuleType, shared: ModuleType, options: dict[str, list[str]]) -> dict[str, float]:
@@ -144,7 +151,7 @@ def _go_on(shorter: Path, longer: Path) -> None:
 def _reported(folder: Path) -> dict[str, Any]:
     """What a run has reported, and how it came about; nothing yet, where it has not."""
     path = folder / "report.json"
-    report = json.loads(path.read_text()) if path.exists() else {"results": {}}
+    report = example_runs.read_json(path) if path.exists() else {"results": {}}
     return {name: report[name] for name in ("command", "git", "machine") if name in report} | report["results"]
 
 
@@ -159,17 +166,20 @@ def _without_images(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "of_each_sequence"}
 
 
-def _finite_steps(run: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    return {row["steps"]: row for row in run["bounds"] if "steps" in row}
+def _finite_steps(run: dict[str, Any], latents: str = "own") -> dict[int, dict[str, Any]]:
+    """Bounds by the number of steps: with the latents of the model's own sampler, or one a trajectory."""
+    title = "finite-step, " if latents == "own" else "shared-latent, T="
+    return {row["steps"]: row for row in run["bounds"] if "steps" in row and row["name"].startswith(title)}
 
 
 def _pairs(runs: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
-    """Two runs each, and what they were granted alike."""
+    """Two finished runs each, and what they were granted alike."""
     pairs = []
-    for ours in (run for run in runs if run["as_long_as"] is None):
-        for theirs in (run for run in runs if run["seed"] == ours["seed"]):
+    finished = [run for run in runs if run["is_finished"]]
+    for ours in (run for run in finished if run["as_long_as"] is None):
+        for theirs in (run for run in finished if run["seed"] == ours["seed"]):
             later = MODELS.index(ours["model"]) > MODELS.index(theirs["model"])
-            if theirs["as_long_as"] is None and later:
+            if theirs["as_long_as"] is None and later and theirs["updates"] == ours["updates"]:
                 pairs.append((ours, theirs, "updates"))
             elif theirs["as_long_as"] == ours["model"]:
                 pairs.append((ours, theirs, "time"))
@@ -180,21 +190,23 @@ def gaps(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Finite-step bound of a model minus another's, in nats image by image: negative favours the first."""
     table = []
     for ours, theirs, equal in _pairs(runs):
-        a, b = _finite_steps(ours), _finite_steps(theirs)
-        for steps in (steps for steps in a if steps in b):
-            pairs = zip(a[steps]["of_each_sequence"], b[steps]["of_each_sequence"], strict=True)
-            differences = [x - y for x, y in pairs]
-            table.append(
-                {
-                    "model": ours["model"],
-                    "against": theirs["model"],
-                    "seed": ours["seed"],
-                    "equal": equal,
-                    "steps": steps,
-                    "nats": statistics.fmean(differences),
-                    "stderr": statistics.stdev(differences) / math.sqrt(len(differences)),
-                }
-            )
+        for latents in ("own", "shared"):
+            a, b = _finite_steps(ours, latents), _finite_steps(theirs)
+            for steps in (steps for steps in a if steps in b):
+                pairs = zip(a[steps]["of_each_sequence"], b[steps]["of_each_sequence"], strict=True)
+                differences = [x - y for x, y in pairs]
+                table.append(
+                    {
+                        "model": ours["model"],
+                        "latents": latents,
+                        "against": theirs["model"],
+                        "seed": ours["seed"],
+                        "equal": equal,
+                        "steps": steps,
+                        "nats": statistics.fmean(differences),
+                        "stderr": statistics.stdev(differences) / math.sqrt(len(differences)),
+                    }
+                )
     return table
 
 

@@ -11,27 +11,40 @@ def run_name(run: dict[str, Any]) -> str:
     return f"{run['model']}{longer}"
 
 
+def origin_of_runs(report: dict[str, Any]) -> str:
+    """Where the figures come from; a run with uncommitted changes marks them all."""
+    dirty = report["git"]["dirty"] or any(run["git"]["dirty"] for run in report["results"]["runs"])
+    return origin({**report, "git": {**report["git"], "dirty": dirty}})
+
+
 def comparison(name: str) -> str:
     """Bounds of each model by number of steps, and what training cost."""
     report = read(name)
     runs = report["results"]["runs"]
-    steps = list(dict.fromkeys(row["steps"] for run in runs for row in run["bounds"] if "steps" in row))
+    first = runs[0]
+    steps = list(dict.fromkeys(row["steps"] for row in first["bounds"] if "steps" in row))
     base = next(run["seconds_per_update"] for run in runs if run["model"] == "mdm")
     rows = []
     for run in runs:
-        found = {row.get("steps", row["name"]): row for row in run["bounds"]}
-        cells = [f"{found[t]['nats']:.1f} ± {found[t]['stderr']:.1f}" if t in found else "" for t in steps]
+        found = {row["name"]: row for row in run["bounds"]}
+
+        def finite(title: str, found: dict[str, Any] = found) -> list[str]:
+            shown = (found.get(f"{title}T={t}") for t in steps)
+            return ["" if row is None else f"{row['nats']:.1f} ± {row['stderr']:.1f}" for row in shown]
+
+        cells = finite("finite-step, ")
         delbo = found["DELBO, the published metric"]
         cells += [f"{found['marginal']['nats']:.1f}", f"{delbo['nats']:.1f}", f"{delbo['bits_per_dim']:.4f}"]
         rows.append([run_name(run), str(run["updates"]), f"{run['seconds_per_update'] / base:.2f}", *cells])
+        if all(cells := finite("shared-latent, ")):
+            rows.append([f"{run_name(run)}, one latent a trajectory", "", "", *cells, "", "", ""])
     head = ["model", "updates", "time an update", *(f"T={t}" for t in steps), "marginal", "DELBO", "in bits per dim"]
-    first = runs[0]
     note = (
         f"\nUpper bounds in nats on {first['preset']['num_rows']} held-out sequences (± standard error), "
         f"{first['preset']['num_latents']} latents inside the logarithm, fewer where many steps share one. The DELBO "
         "is the published metric; with a latent it bounds nothing. Time an update: against the MDM's, in turns.\n"
     )
-    return table(head, rows) + note + origin(report)
+    return table(head, rows) + note + origin_of_runs(report)
 
 
 def differences(name: str) -> str:
@@ -40,24 +53,29 @@ def differences(name: str) -> str:
     found: dict[tuple[str, str, str], dict[int, str]] = {}
     for gap in report["results"]["differences"]:
         cell = f"{gap['nats']:+.1f} ± {gap['stderr']:.1f}"
-        found.setdefault((gap["model"], gap["against"], gap["equal"]), {})[gap["steps"]] = cell
+        model = gap["model"] + (", one latent a trajectory" if gap.get("latents") == "shared" else "")
+        found.setdefault((model, gap["against"], gap["equal"]), {})[gap["steps"]] = cell
     steps = list(dict.fromkeys(gap["steps"] for gap in report["results"]["differences"]))
     rows = [
-        [f"{a} - {b}", f"equal {equal}", *(cells.get(t, "") for t in steps)] for (a, b, equal), cells in found.items()
+        [f"{a} - {b}", f"equal {equal}", *(cells[t] for t in steps)]
+        for (a, b, equal), cells in found.items()
+        if set(steps) <= cells.keys()
     ]
-    return table(["difference", "", *(f"T={t}" for t in steps)], rows) + origin(report)
+    return table(["difference", "", *(f"T={t}" for t in steps)], rows) + origin_of_runs(report)
 
 
 def image_quality(name: str) -> str:
     """Fréchet distance of samples by number of steps."""
     report = read(name)
     runs = [run for run in report["results"]["runs"] if run["distances"]["rows"]]
-    key = next(key for key in runs[0]["distances"]["rows"][0] if key != "steps")
+    key = next(key for key in runs[0]["distances"]["rows"][-1] if key != "steps")  # of samples; fewer real ones differ
     steps = [row["steps"] for row in runs[0]["distances"]["rows"]]
-    rows = [[run_name(run), *(f"{row[key]:.1f}" for row in run["distances"]["rows"])] for run in runs]
+    rows = [
+        [run_name(run), *(f"{row[key]:.1f}" if key in row else "" for row in run["distances"]["rows"])] for run in runs
+    ]
     head = [key, *("real" if t is None else f"T={t}" for t in steps)]
     note = f"\nSamples against {runs[0]['distances']['against']}. Distances in {runs[0]['distances']['features']}.\n"
-    return table(head, rows) + note + origin(report)
+    return table(head, rows) + note + origin_of_runs(report)
 
 
 def text_quality(name: str) -> str:
@@ -71,7 +89,7 @@ def text_quality(name: str) -> str:
     ]
     first = runs[0]["samples"]
     note = f"\nPerplexity by {first['judge']} (unigram entropy in nats); real: {first['against'].split(':')[0]}.\n"
-    return table(["model", *("real" if t is None else f"T={t}" for t in steps)], rows) + note + origin(report)
+    return table(["model", *("real" if t is None else f"T={t}" for t in steps)], rows) + note + origin_of_runs(report)
 
 
 def text_perplexities(name: str) -> str:
@@ -88,4 +106,4 @@ def text_perplexities(name: str) -> str:
             cells = (found["marginal"]["perplexity"], shared.get("perplexity"), published)
             rows.append([run_name(run), text, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
     head = ["model", "text", "marginal", "shared latent, infinitely many steps", "DELBO, the published metric"]
-    return table(head, rows) + "\nPerplexity a token; the first two are upper bounds.\n" + origin(report)
+    return table(head, rows) + "\nPerplexity a token; the first two are upper bounds.\n" + origin_of_runs(report)

@@ -21,6 +21,7 @@ from vadd.evaluation import BoundResult, LatentDiagnosis, log_likelihood_bound
 from vadd.recipes import Pair, Recipe, get_recipe
 from vadd.samplers.gate import resolve_plan
 from vadd.samplers.latents import default_latents
+from vadd.storage.files import write_text
 from vadd.training import (
     BoundValidation,
     SamplePictures,
@@ -216,7 +217,7 @@ def make_folder(folder: Path, size: Size, args: argparse.Namespace) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "options.json"
     ours = {name: value for name, value in options_of(args).items() if name not in OF_EVALUATION}
-    theirs = json.loads(path.read_text()) if path.exists() else ours
+    theirs = read_json(path) if path.exists() else ours
     other = [
         f"{name} {theirs.get(name)!r}, now {ours.get(name)!r}"
         for name in sorted(ours.keys() | theirs.keys())
@@ -226,8 +227,21 @@ def make_folder(folder: Path, size: Size, args: argparse.Namespace) -> Path:
         raise ConfigError(
             f"the run in {folder} was made with {'; '.join(other)}: use the same options, another --out, or --again."
         )
-    path.write_text(json.dumps(ours, indent=2) + "\n")
+    if not path.exists():
+        write_text(path, json.dumps(ours, indent=2) + "\n")
     return folder
+
+
+def read_json(path: Path) -> Any:
+    """A file that a run has written.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; remove it and start again, the snapshots stay.") from error
 
 
 def latent_figures(diagnosis: LatentDiagnosis, num_tokens: float) -> dict[str, Any]:
@@ -277,7 +291,7 @@ def bounds(
         result = log_likelihood_bound(model, guide, bound=kind, num_latents=latents, **given)  # pyright: ignore
         results[title] = result
         table.append({"name": title, **_figures(result), "seconds": round(time.perf_counter() - start, 2)})
-        if kind == "finite-step":  # models are compared sequence by sequence, on the same masks
+        if "num_steps" in options:  # models are compared sequence by sequence, finite steps on the same masks
             nats = [round(value, 4) for value in result.nats_per_sequence.tolist()]
             table[-1] |= {"steps": options["num_steps"], "of_each_sequence": nats}
 

@@ -43,7 +43,7 @@ ALLOWED = {
     "data": {"errors", "types"},
     "text": {"errors", "registry", "types", "data", "streams"},
     "plotting": {"errors", "types"},
-    "reporting": {"errors"},
+    "reporting": {"errors", "storage"},
 }
 ALLOWED["testing"] = ALLOWED.keys() | {"__init__"}
 ALLOWED["__init__"] = ALLOWED.keys() - {"testing"}

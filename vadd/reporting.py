@@ -14,6 +14,8 @@ from typing import Any
 import pyro
 import torch
 
+from vadd.storage.files import write_text
+
 __all__ = ["environment", "write_report"]
 
 _RESULTS = ":(exclude,top)benchmarks/results"  # earlier results do not make a tree dirty
@@ -43,7 +45,7 @@ def write_report(
     text = json.dumps(report, indent=2, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(text + "\n")
+    write_text(path, text + "\n")
     return path
 
 

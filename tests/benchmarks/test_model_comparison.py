@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from vadd.errors import DataError
+
 pytest.importorskip("matplotlib")
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "model_comparison.py"
@@ -31,13 +33,12 @@ def example(calls):
     """Stands in for an example: a report of the form of its own, made up."""
 
     def parse(argv):
-        value = {name: argv[argv.index(name) + 1] for name in ("--num-updates", "--out")}
+        value = {name: argv[argv.index(name) + 1] for name in ("--num-updates", "--out") if name in argv}
+        num_updates = int(value.get("--num-updates", 0))
         model = "mdm" if "--baseline" in argv else argv[argv.index("--recipe") + 1]
         head = "logistic" if "--head" in argv else None
-        folder = Path(value["--out"]) / f"{model}-{value['--num-updates']}"
-        return SimpleNamespace(
-            num_updates=int(value["--num-updates"]), out=folder, preset="smoke", model=model, head=head
-        )
+        folder = Path(value["--out"]) / f"{model}-{num_updates}"
+        return SimpleNamespace(num_updates=num_updates, out=folder, preset="smoke", model=model, head=head)
 
     def main(argv):
         calls.append(argv)
@@ -47,7 +48,9 @@ def example(calls):
         with (folder / "training" / "history").open("a") as file:
             file.write(f"{args.num_updates} ")
         nats = [10.0, 12.0, 14.0] if model != "default" else [9.0, 10.5, 13.5]
-        rows = [{"name": f"T={t}", "steps": t, "nats": 1.0, "stderr": 0.1, "of_each_sequence": nats} for t in (1, 2)]
+        titles = ["finite-step, "] + ["shared-latent, "] * (model == "paper")
+        row = {"nats": 1.0, "stderr": 0.1, "of_each_sequence": nats}
+        rows = [{"name": f"{title}T={t}", "steps": t, **row} for title in titles for t in (1, 2)]
         report = {
             "model": model,
             "updates": args.num_updates,
@@ -139,11 +142,36 @@ def test_bounds_are_compared_image_by_image(benchmark, tmp_path):
         ("default", "mdm", "time"),
         ("paper", "mdm", "time"),
     }
+    assert {gap["model"] for gap in results["differences"] if gap["latents"] == "shared"} == {"paper"}
     # Differences -1, -1.5, -0.5.
     gaps = [gap for gap in results["differences"] if gap["model"] == "default"]
     assert [gap["steps"] for gap in gaps] == [1, 2] * 3
     assert all(gap["nats"] == pytest.approx(-1) and gap["stderr"] == pytest.approx(0.5 / 3**0.5) for gap in gaps)
     assert all("of_each_sequence" not in row for run in results["runs"] for row in run["bounds"])
+
+
+@pytest.mark.parametrize("change", [{"is_finished": False}, {"updates": 999}])
+def test_unfinished_and_unequal_runs_are_not_compared(benchmark, tmp_path, change):
+    runs = [
+        {"model": model, "seed": 0, "as_long_as": None, "is_finished": True, "updates": 1000, "bounds": []}
+        for model in ("mdm", "default")
+    ]
+    for run in runs:
+        run["bounds"] = [{"name": "finite-step, T=1", "steps": 1, "of_each_sequence": [1.0, 2.0]}]
+    assert len(benchmark.gaps(runs)) == 1
+    runs[0] |= change
+    assert benchmark.gaps(runs) == []
+
+
+def test_times_of_an_update_are_those_of_the_same_settings(benchmark, tmp_path):
+    args = SimpleNamespace(runs=tmp_path, anew=False)
+    measured = iter([{"mdm": 1.0}, {"mdm": 2.0}])
+    for settings, seconds in (("a", 1.0), ("b", 2.0), ("a", 1.0)):
+        assert benchmark._timed(args, {"mdm": settings}, lambda: next(measured)) == {"mdm": seconds}
+    for path in tmp_path.iterdir():
+        path.write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        benchmark._timed(args, {"mdm": "a"}, lambda: next(measured))
 
 
 def test_the_benchmark_of_text_wants_a_name_and_passes_the_rest_on(monkeypatch):
