@@ -31,7 +31,8 @@ import runs as example_runs  # noqa: E402
 from measuring import RESULTS  # noqa: E402
 
 MODELS = ("mdm", "paper", "default")
-COLOURS = {"mdm": "#c4501b", "paper": "#3a7d44", "default": "#1f5a99"}
+CHOICES = (*MODELS, "default-many")
+COLOURS = {"mdm": "#c4501b", "paper": "#3a7d44", "default": "#1f5a99", "default-many": "#7a4fa3"}
 TURNS = 7  # in which an update of each model is timed, after one to warm up
 
 
@@ -51,7 +52,7 @@ def compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str] 
 def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--preset", choices=tuple(example.PRESETS), default="cpu")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=CHOICES, default=MODELS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--num-updates", type=int, help="of all models; default the preset's")
     parser.add_argument("--no-equal-time", action="store_true", help="leave the MDM's longer training out")
@@ -90,7 +91,9 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
         first = [*options, *model_options("mdm"), "--seed", str(seed), "--num-updates", str(num_updates)]
         trained[:] = [_folder(example, shared, first)]
         longer = {
-            model: round(num_updates * seconds[model] / seconds["mdm"]) for model in args.models if model != "mdm"
+            model: round(num_updates * seconds[model] / seconds["mdm"])
+            for model in args.models
+            if model in ("paper", "default")
         }
         for model in sorted(longer, key=longer.__getitem__):
             add("mdm", seed, longer[model], as_long_as=model)
@@ -178,7 +181,7 @@ def _pairs(runs: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, A
     finished = [run for run in runs if run["is_finished"]]
     for ours in (run for run in finished if run["as_long_as"] is None):
         for theirs in (run for run in finished if run["seed"] == ours["seed"]):
-            later = MODELS.index(ours["model"]) > MODELS.index(theirs["model"])
+            later = CHOICES.index(ours["model"]) > CHOICES.index(theirs["model"])
             if theirs["as_long_as"] is None and later and theirs["updates"] == ours["updates"]:
                 pairs.append((ours, theirs, "updates"))
             elif theirs["as_long_as"] == ours["model"]:

@@ -80,7 +80,7 @@ def build(data: Data, preset: Preset, args: argparse.Namespace) -> Pair:
     else:
         width = "channels" if is_unet else "hidden_size"
         trunk = {name: value for name, value in options.items() if name != "feature_size"}  # that is of the head
-        light = {width: options[width] // 2} if recipe.name == "default" else {}
+        light = {width: options[width] // 2} if recipe.name != "paper" else {}
         recognition = make_recognition(images.image_shape, images.num_levels, latent_size, **trunk | light)
     return recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), images.num_levels))
 

@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Sequence[str], out: st
     """The options of every example."""
     add = parser.add_argument
     add("--preset", choices=tuple(presets), default="cpu", help="size of the run")
-    add("--recipe", choices=("default", "paper"), default="default", help="how VADD is trained")
+    add("--recipe", choices=("default", "default-many", "paper"), default="default", help="how VADD is trained")
     add("--baseline", choices=("mdm",), help="train the masked diffusion model without a latent instead")
     add("--num-updates", type=int, help="instead of the preset's")
     add("--minutes", type=float, help="of training in this call; the next one goes on")

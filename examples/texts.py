@@ -71,7 +71,7 @@ def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
     latent: Any = preset.latent_size if args.latents == "vector" else (data.length, preset.latent_per_position)
     latent = 0 if recipe.name == "mdm" else latent
     denoiser = DiTDenoiser(vocab_size, data.length, latent, **preset.dit)
-    width = preset.dit["hidden_size"] // (2 if recipe.name == "default" else 1)
+    width = preset.dit["hidden_size"] // (1 if recipe.name == "paper" else 2)
     light = {"hidden_size": width, "num_heads": preset.dit["num_heads"]}
     recognition: Any = EmptyRecognition()
     if latent and args.recognition == "own":

@@ -53,8 +53,11 @@ def test_another_prior_takes_the_place_of_the_recipes():
         get_recipe().pair(*parts(), prior=StandardNormalPrior(3))
 
 
-def test_default_recipe_mixes_shared_latents_and_null_rows():
-    recipe = get_recipe()
+@pytest.mark.parametrize(
+    ("name", "null_share", "endless"), [("default", 0.2, 0.45), ("default-many", 0.1, 0.75)], ids=lambda x: str(x)
+)
+def test_default_recipes_mix_shared_latents_and_null_rows(name, null_share, endless):
+    recipe = get_recipe(name)
     model, _ = recipe.pair(*parts())
     objective = recipe.objective(model.process, free_bits=0.5)
     assert isinstance(model.prior, MixturePrior)
@@ -62,6 +65,8 @@ def test_default_recipe_mixes_shared_latents_and_null_rows():
     assert isinstance(objective, MixedELBO)
     assert [type(part) for part in objective.parts] == [SharedLatentELBO, NullLatentELBO]
     assert objective.free_bits == 0.5
+    assert objective.shares == pytest.approx([1 - null_share, null_share])
+    assert objective.parts[0].num_steps.probabilities[-1] == endless
 
 
 def test_mdm_recipe_has_no_latent():

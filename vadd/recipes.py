@@ -29,6 +29,9 @@ __all__ = ["Pair", "Recipe", "get_recipe"]
 DEFAULT_LAW = StepLaw((1, 2, 4, None), (0.3, 0.1, 0.15, 0.45))
 #: Share of its rows without a latent, which keep a masked diffusion model inside the model.
 DEFAULT_NULL_SHARE = 0.2
+#: The same for many steps: most rows are trained for infinitely many, and fewer without a latent.
+MANY_LAW = StepLaw((1, 2, 4, None), (0.1, 0.05, 0.1, 0.75))
+MANY_NULL_SHARE = 0.1
 DEFAULT_COMPONENTS = 50
 #: Components of the mixture that is fitted after training, and the most sequences that it is fitted on.
 REFIT_COMPONENTS = 100
@@ -157,6 +160,7 @@ def get_recipe(name: str = "default") -> Recipe:
       :class:`~vadd.objectives.SharedLatentELBO` for the numbers of steps of ``DEFAULT_LAW``, a fifth of the rows by
       :class:`~vadd.objectives.NullLatentELBO`; afterwards a mixture is fitted to the posteriors as the prior, and a
       gate chooses each jump's latent. A recognition network of half the denoiser's width is enough.
+    - ``"default-many"``: the same for sampling in many steps: trained mostly for infinitely many (``MANY_LAW``).
     - ``"paper"``: the recipe of Xie et al. (arXiv 2505.17384): standard normal prior, the DELBO with a linear KL
       warm-up over the first quarter of the updates, a fresh latent at every step, and a recognition network of
       the denoiser's size.
@@ -175,15 +179,24 @@ def _mixture_prior(latent_shape: torch.Size) -> LatentPrior:
 
 
 def _default_objective(process: MaskingProcess, **options: Any) -> DiffusionELBO:
+    return _mixed(process, DEFAULT_LAW, DEFAULT_NULL_SHARE, **options)
+
+
+def _many_objective(process: MaskingProcess, **options: Any) -> DiffusionELBO:
+    return _mixed(process, MANY_LAW, MANY_NULL_SHARE, **options)
+
+
+def _mixed(process: MaskingProcess, law: StepLaw, null_share: float, **options: Any) -> DiffusionELBO:
     parts: list[tuple[DiffusionELBO, float]] = [
-        (SharedLatentELBO(process, DEFAULT_LAW), 1 - DEFAULT_NULL_SHARE),
-        (NullLatentELBO(process), DEFAULT_NULL_SHARE),
+        (SharedLatentELBO(process, law), 1 - null_share),
+        (NullLatentELBO(process), null_share),
     ]
     return MixedELBO(parts, **options)
 
 
 _RECIPES = {
     "default": Recipe("default", "shared", 0.4, True, True, _mixture_prior, _default_objective),
+    "default-many": Recipe("default-many", "shared", 0.4, True, True, _mixture_prior, _many_objective),
     "paper": Recipe("paper", "fresh", 0.25, False, False, StandardNormalPrior, DELBO),
     "mdm": Recipe("mdm", "fresh", 0.0, False, False, StandardNormalPrior, DELBO),
 }
