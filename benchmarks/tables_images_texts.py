@@ -74,7 +74,8 @@ def image_quality(name: str) -> str:
         [run_name(run), *(f"{row[key]:.1f}" if key in row else "" for row in run["distances"]["rows"])] for run in runs
     ]
     head = [key, *("real" if t is None else f"T={t}" for t in steps)]
-    note = f"\nSamples against {runs[0]['distances']['against']}. Distances in {runs[0]['distances']['features']}.\n"
+    against = runs[0]["distances"]["against"].replace("steps null", "column real")
+    note = f"\nSamples against {against}. Distances in {runs[0]['distances']['features']}.\n"
     return table(head, rows) + note + origin_of_runs(report)
 
 
