@@ -7,9 +7,12 @@ products on tensors without memory, so that nothing is computed and any machine 
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch._subclasses import FakeTensorMode
@@ -34,6 +37,13 @@ EXAMPLES = {
     "cifar10_svi": (cifar10_svi, images),
     "text_svi": (text_svi, texts),
 }
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Tensors made inside have a shape and no values; weights that are drawn until they suit are not drawn."""
+    with FakeTensorMode(), patch.object(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor):
+        yield
 
 
 def fresh_pair(example: str, data: Any, argv: list[str]) -> tuple[Pair, Any]:
@@ -91,7 +101,7 @@ def count(name: str) -> dict[str, Any]:
     )
     counted: dict[str, Any] = {"tokens": length, "vocab_size": vocab_size, "models": {}}
     for model, options in MODELS.items():
-        with FakeTensorMode():
+        with without_memory():
             pair, preset = fresh_pair(protocol["example"], data, ["--preset", "paper", *options])
             of_update = operations_of_update(pair, length) * preset.batch_size / ROWS
             of_call = operations_of_call(pair, length)

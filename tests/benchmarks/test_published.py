@@ -26,7 +26,6 @@ def _found(monkeypatch):
 def test_counted_operations_are_those_of_an_update(example, data, length, model):
     import published
     from measuring import count_operations
-    from torch._subclasses import FakeTensorMode
 
     from vadd.recipes import get_recipe
 
@@ -37,7 +36,7 @@ def test_counted_operations_are_those_of_an_update(example, data, length, model)
     loss = objective(*pair)
     _, expected = count_operations(lambda: loss(drawn).backward())
     scored = int(drawn.batch.target.sum())
-    with FakeTensorMode():
+    with published.without_memory():
         fresh, _ = published.fresh_pair(example, data, argv)
         found = published.operations_of_update(fresh, length, rows=4, num_scored=scored)
     assert found == expected > 0
