@@ -82,6 +82,15 @@ def test_every_form_gives_the_images_in_order(batches, tmp_path, form, where):
     assert sorted(tmp_path.rglob("*")) == before  # nothing is unpacked beside the files
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_root_may_be_the_archive_or_the_folder_of_batches_itself(batches, tmp_path, form):
+    path = FORMS[form](tmp_path, batches)
+    for train, names in ((True, [f"data_batch_{k}" for k in range(1, 6)]), (False, ["test_batch"])):
+        for root in (path, str(path)):
+            assert torch.equal(load_cifar10_tokens(root, train=train).images, images_of(batches, names))
+    assert len(load_cifar10_tokens(path, train=True, num=7, download=True)) == 7
+
+
 def test_real_subset_has_the_first_images(data_root):
     first = load_cifar10_tokens(data_root, train=False, num=50)
     subset = load_cifar10_tokens(data_root, train=False, subset=True)
@@ -199,8 +208,10 @@ def test_failed_downloads_say_why(monkeypatch, tmp_path):
             raise error
 
         monkeypatch.setattr(utils, "download_url", fail)
-        with pytest.raises(DataError, match=f"download into .*{message}"):
-            load_cifar10_tokens(tmp_path, train=True, download=True)
+        for root in (tmp_path, tmp_path / "a" / "b"):
+            with pytest.raises(DataError, match=f"download into .*{message}"):
+                load_cifar10_tokens(root, train=True, download=True)
+        assert list(tmp_path.iterdir()) == []  # no new folder stays, and the old one does
 
 
 def test_a_download_is_read(monkeypatch, batches, tmp_path):
@@ -228,6 +239,48 @@ def test_the_subset_stands_in_for_the_whole_only_where_it_is_the_same(tmp_path):
     for num in (None, 2001):
         with pytest.raises(DataError, match="pass subset=True"):
             load_cifar10_tokens(tmp_path, train=False, num=num)
+
+
+def test_root_may_be_the_subset_itself(tmp_path):
+    path = write_subset(tmp_path / "cifar10_subset.npz")
+    assert len(load_cifar10_tokens(path, train=False, subset=True)) == 2000
+    assert len(load_cifar10_tokens(path, train=False, num=30)) == 30
+    with pytest.raises(DataError, match=r"cifar10_subset.npz has but a part.*subset=True.*num of at most 2000"):
+        load_cifar10_tokens(path, train=False, download=True)
+    with pytest.raises(DataError, match=r"no usable CIFAR-10 in .*cifar10_subset.npz: .*x_train"):
+        load_cifar10_tokens(path, train=True, subset=True)
+
+
+@pytest.fixture
+def no_download(monkeypatch):
+    utils = pytest.importorskip("torchvision.datasets.utils")
+    monkeypatch.setattr(utils, "download_url", lambda *args: pytest.fail("tried to download"))
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "images.zip", "cifar-10-python.tar.gz.part"])
+def test_any_other_file_is_refused_before_a_download(batches, no_download, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(batches["data_batch_1"])
+    with pytest.raises(DataError, match=rf"root must be a folder, cifar-10-python.tar.gz.*got the file .*{name}"):
+        load_cifar10_tokens(path, train=True, download=True)
+
+
+@pytest.mark.parametrize("form", ["gz", "xz"])
+def test_a_damaged_archive_given_as_root_is_named(batches, no_download, tmp_path, form):
+    path = FORMS[form](tmp_path, batches)
+    with pytest.raises(DataError, match=r"subset=True reads cifar10_subset.npz, and root is"):
+        load_cifar10_tokens(path, train=True, subset=True)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=rf"no usable CIFAR-10 in .*{path.name}: damaged or truncated") as caught:
+        load_cifar10_tokens(path, train=True, download=True)
+    assert "reached" not in str(caught.value)
+
+
+def test_a_folder_below_a_file_does_not_blame_the_network(no_download, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="download into .*Not a directory") as caught:
+        load_cifar10_tokens(tmp_path / "file" / "data", train=True, download=True)
+    assert "reached" not in str(caught.value)
 
 
 def test_damaged_subsets_are_an_error(tmp_path):

@@ -1,7 +1,9 @@
 """MNIST through torchvision: from real files where VADD_DATA names them, and every way in which files can be wrong."""
 
 import gzip
+import hashlib
 import shutil
+import struct
 
 import jaxtyping
 import pytest
@@ -61,6 +63,55 @@ def test_damaged_unpacked_file_is_an_error(data_root, tmp_path):
         (copy / archive.stem).write_bytes(gzip.open(archive).read()[:-1000])
     with pytest.raises(DataError, match="cannot load MNIST"):
         load_mnist_tokens(tmp_path, train=False)
+
+
+def write_small(folder, unpacked):
+    """Four images for each split, in files of MNIST's names and form, and their md5 sums by the archive's name."""
+    pixels = torch.randint(0, 256, (4, 28, 28), dtype=torch.uint8)
+    contents = {
+        "images-idx3": struct.pack(">4i", 2051, 4, 28, 28) + bytes(pixels.flatten().tolist()),
+        "labels-idx1": struct.pack(">2i", 2049, 4) + bytes([3, 1, 4, 1]),
+    }
+    sums = []
+    folder.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind, content in contents.items():
+            name = f"{part}-{kind}-ubyte"
+            packed = gzip.compress(content)
+            (folder / (name if unpacked else f"{name}.gz")).write_bytes(content if unpacked else packed)
+            sums.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+    return pixels, sums
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize("where", ["", "mnist", "MNIST/raw", "mnist/MNIST/raw"])
+def test_root_may_be_the_folder_of_the_files_or_one_above_it(monkeypatch, tmp_path, where, unpacked):
+    pixels, sums = write_small(tmp_path / "set" / where, unpacked)
+    monkeypatch.setattr("torchvision.datasets.MNIST.resources", sums)
+    before = sorted(tmp_path.rglob("*"))
+    data = load_mnist_tokens(tmp_path / "set", train=False)
+    assert torch.equal(data.images, (pixels.float() / 255 >= 0.5).long())
+    assert data.labels.tolist() == [3, 1, 4, 1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_as_root_is_refused_before_a_download(monkeypatch, tmp_path):
+    monkeypatch.setattr("torchvision.datasets.MNIST", lambda *args, **options: pytest.fail("tried to download"))
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.touch()
+    with pytest.raises(DataError, match=r"root must be a folder, got the file .*-ubyte.gz"):
+        load_mnist_tokens(path, train=True, download=True)
+
+
+def test_a_failed_download_leaves_no_new_folder(monkeypatch, tmp_path):
+    def fail(*args, **options):
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fail)
+    for root in (tmp_path, tmp_path / "a" / "b"):
+        with pytest.raises(DataError, match="no route to host"):
+            load_mnist_tokens(root, train=True, download=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_files_say_what_to_do(tmp_path):

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vadd.data.cifar10_batches import FOLDER, Images, read_archive, read_folder
+from vadd.data.cifar10_batches import FOLDER, Images, holds_batches, read_archive, read_folder
+from vadd.data.folders import new_folder
 from vadd.data.images import ImageTokens, make_image_tokens
 from vadd.errors import ConfigError, DataError
 
 __all__ = ["load_cifar10_tokens"]
 
 _ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-batches-py.tar.xz")
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 _SUBSET = "cifar10_subset.npz"
 _COUNT = {True: 50_000, False: 10_000}  # by train
 _SUBSET_COUNT = {True: 10_000, False: 2_000}
@@ -28,14 +30,14 @@ def load_cifar10_tokens(
 ) -> ImageTokens:
     """Load CIFAR-10: images of 32x32 pixels with 3 channels (red, green, blue) of 256 levels, as ``uint8`` tokens.
 
-    Looked for, in ``root`` and in a folder ``cifar10`` there: the folder ``cifar-10-batches-py``, the archives
-    ``cifar-10-python.tar.gz`` (as torchvision keeps both) and ``cifar-10-batches-py.tar.xz``, and the first images in
-    ``cifar10_subset.npz``. Archives are read where they lie; nothing is unpacked, and folders may be read-only. The
-    batch files are pickles: a file is read only if its md5 is the original's (the sums that torchvision
-    checks), and even then nothing but arrays is built from it.
+    Looked for, in ``root`` and in a folder ``cifar10`` there: the folder ``cifar-10-batches-py``, or its files
+    ``data_batch_1`` and so on, the archives ``cifar-10-python.tar.gz`` (as torchvision keeps it and the folder) and
+    ``cifar-10-batches-py.tar.xz``, and the first images in ``cifar10_subset.npz``. Archives are read where they lie;
+    nothing is unpacked, and folders may be read-only. The batch files are pickles: a file is read only if its md5 is
+    the original's (the sums that torchvision checks), and even then nothing but arrays is built from it.
 
     Args:
-        root: folder.
+        root: folder, or one of these archives or ``cifar10_subset.npz`` itself.
         train: the 50,000 training images, or the 10,000 test images.
         num: the first so many alone.
         subset: whether to read ``cifar10_subset.npz``, 2,000 images of each training batch or the first 2,000 test
@@ -57,6 +59,8 @@ def load_cifar10_tokens(
     if num is not None and (isinstance(num, bool) or not isinstance(num, int) or not 1 <= num <= largest):
         raise ConfigError(f"num must lie between 1 and {largest}, got {num!r}.")
     root = Path(root)
+    if os.path.isfile(root):
+        return _load_file(root, train, num, subset)
     problems: list[str] = []
     for path, read in _sources(root, num, subset):
         try:
@@ -74,6 +78,27 @@ def load_cifar10_tokens(
     raise DataError(_message(root, problems, subset, download))
 
 
+def _load_file(path: Path, train: bool, num: int | None, subset: bool) -> ImageTokens:
+    """Images of the one file that ``root`` is; nothing else is looked for, and nothing downloaded."""
+    is_small = path.suffix == ".npz"
+    if not is_small and not path.name.endswith(_TAR):
+        raise DataError(
+            f"root must be a folder, {', '.join(_ARCHIVES)} or {_SUBSET}, got the file {path}. Point root to one of "
+            "these archives, or to the folder that holds one."
+        )
+    if subset and not is_small:
+        raise DataError(f"subset=True reads {_SUBSET}, and root is {path}: point root to that file, or drop subset.")
+    if is_small and not subset and (num is None or num > _COMMON):
+        raise DataError(
+            f"{path} has but a part of CIFAR-10: pass subset=True for its images, or num of at most {_COMMON}, or "
+            "point root to an archive of the whole set."
+        )
+    try:
+        return _as_tokens(*(_read_subset if is_small else read_archive)(path, train), num)
+    except (DataError, OSError) as error:
+        raise DataError(f"no usable CIFAR-10 in {path}: {_text(error)}.") from error
+
+
 def _sources(root: Path, num: int | None, subset: bool) -> list[tuple[Path, Callable[[Path, bool], Images]]]:
     """What to look for, in this order, with the function that reads it."""
     folders = (root, root / "cifar10")
@@ -81,6 +106,7 @@ def _sources(root: Path, num: int | None, subset: bool) -> list[tuple[Path, Call
     if subset:
         return small
     whole = [(folder / FOLDER, read_folder) for folder in folders]
+    whole += [(folder, read_folder) for folder in folders if holds_batches(folder)]
     packed = [(folder / name, read_archive) for name in _ARCHIVES for folder in folders]
     # The small file first where it holds the same images: reading an archive takes half a minute.
     return [*whole, *(small if num is not None and num <= _COMMON else []), *packed]
@@ -114,15 +140,15 @@ def _fetch(root: Path) -> Path:
         from torchvision.datasets import CIFAR10, utils
     except ImportError as error:
         raise DataError("a download needs torchvision: pip install 'vadd[images]'") from error
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        utils.download_url(CIFAR10.url, str(root), CIFAR10.filename, CIFAR10.tgz_md5)
-    except PermissionError:
-        raise
-    except Exception as error:  # the network's errors are of many kinds
-        raise DataError(
-            f"{type(error).__name__}: {error} (can {CIFAR10.url} be reached from here? If not, copy the file there)"
-        ) from error
+    with new_folder(root):
+        try:
+            utils.download_url(CIFAR10.url, str(root), CIFAR10.filename, CIFAR10.tgz_md5)
+        except PermissionError:
+            raise
+        except Exception as error:  # the network's errors are of many kinds
+            raise DataError(
+                f"{type(error).__name__}: {error} (can {CIFAR10.url} be reached from here? If not, copy the file there)"
+            ) from error
     return root / CIFAR10.filename
 
 

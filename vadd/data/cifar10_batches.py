@@ -3,6 +3,7 @@
 import hashlib
 import io
 import lzma
+import os
 import pickle
 import tarfile
 import zlib
@@ -13,7 +14,7 @@ import numpy as np
 
 from vadd.errors import DataError
 
-__all__ = ["FOLDER", "Images", "read_archive", "read_folder"]
+__all__ = ["FOLDER", "Images", "holds_batches", "read_archive", "read_folder"]
 
 #: Images of shape ``(num, 3, 32, 32)`` and labels of shape ``(num,)``.
 Images = tuple[np.ndarray, np.ndarray]
@@ -33,6 +34,11 @@ _TEST = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 _NUM_ROWS = 10_000
 _MAX_BYTES = 40_000_000  # of a batch file; the originals have 31 million
 _REPLACE = "put the original there"
+
+
+def holds_batches(folder: Path) -> bool:
+    """Whether any of the batch files lies in the folder itself."""
+    return any(os.path.exists(folder / name) for name in (*_TRAIN, *_TEST))
 
 
 def read_folder(folder: Path, train: bool) -> Images:

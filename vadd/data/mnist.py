@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vadd.data.folders import new_folder
 from vadd.data.images import ImageTokens, make_image_tokens
 from vadd.errors import ConfigError, DataError
 
 __all__ = ["MnistTokens", "load_mnist_tokens"]
 
 _SIDE = 28
+_FILES = [f"{part}-{kind}-ubyte" for part in ("t10k", "train") for kind in ("images-idx3", "labels-idx1")]
 
 
 #: Binary images, 0 for paper and 1 for ink.
@@ -32,7 +34,7 @@ def load_mnist_tokens(
 
     Args:
         root: folder with torchvision's layout, ``MNIST/raw/*-ubyte`` or the archives ``*-ubyte.gz``,
-            directly or in a folder ``mnist``.
+            directly or in a folder ``mnist``; or the folder that holds these files itself.
         train: the 60,000 training images, or the 10,000 test images.
         side: height and width, a divisor of 28.
         threshold: a reduced pixel is ink where its mean grey level, between 0 and 1, is at least this.
@@ -79,37 +81,46 @@ def load_mnist_tokens(
 
 @contextmanager
 def _readable_root(root: Path, download: bool) -> Iterator[Path]:
-    """A root that torchvision can unpack into: archives in a folder that may be read-only are copied first."""
+    """A root that torchvision can unpack into: files that lie elsewhere, or may be read-only, are copied first."""
+    if os.path.isfile(root):
+        raise DataError(
+            f"root must be a folder, got the file {root}. Point root to the folder that holds all of MNIST."
+        )
     for folder in (root, root / "mnist"):
-        raw = folder / "MNIST" / "raw"
-        names = _names(raw)
-        archives = [raw / name for name in names if name.endswith("-ubyte.gz")]
-        if sum(name.endswith("-ubyte") for name in names) == 4:
-            yield folder
-            return
-        if len(archives) == 4:
-            _verify(archives)
+        for raw in (folder / "MNIST" / "raw", folder):
+            names = _names(raw)
+            if names.issuperset(_FILES):
+                if raw != folder:
+                    yield folder
+                    return
+                files = [raw / name for name in _FILES]
+            elif names.issuperset(f"{name}.gz" for name in _FILES):
+                files = [raw / f"{name}.gz" for name in _FILES]
+                _verify(files)
+            else:
+                continue
             with tempfile.TemporaryDirectory() as scratch:
                 target = Path(scratch) / "MNIST" / "raw"
                 target.mkdir(parents=True)
-                for archive in archives:
-                    shutil.copy(archive, target)
+                for file in files:
+                    shutil.copy(file, target)
                 yield Path(scratch)
             return
     if not download:
         raise DataError(
-            f"no MNIST in {root}: expected MNIST/raw/*-ubyte or the four archives *-ubyte.gz there, as torchvision "
-            "keeps them. Point root to them, or call with download=True."
+            f"no MNIST in {root}: expected the four files *-ubyte, or their archives *-ubyte.gz, there or in its "
+            "MNIST/raw, where torchvision keeps them. Point root to them, or call with download=True."
         )
-    yield root
+    with new_folder(root / "MNIST" / "raw"):
+        yield root
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: Path) -> set[str]:
     """Of what is in a folder; unlike ``glob`` it says so where there are no rights."""
     try:
-        return sorted(os.listdir(folder))
+        return set(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return set()
 
 
 def _verify(archives: list[Path]) -> None:
