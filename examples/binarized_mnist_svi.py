@@ -99,7 +99,7 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
         )
         kept, validation = split(train, preset.num_validation)
         unit = "nats per image, bits per dimension over 32x32 pixels of which 240 are border"
-        return Data("binarized_mnist_padded", kept, validation, test, (train, test), unit)
+        return Data("binarized_mnist_padded", kept, validation, test, (train, test), unit, num_classes=10)
     parts = [load_binarized_mnist(root, part) for part in ("train", "validation", "test")]
     train, validation, test = (first(part, num) for part in parts)
     try:
@@ -108,7 +108,7 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
     except DataError:
         classified = None
     unit = "nats per image, bits per dimension over 28x28 pixels"
-    return Data("binarized_mnist_static", train, validation, test, classified, unit)
+    return Data("binarized_mnist_static", train, validation, test, classified, unit, num_classes=10)
 
 
 def first(data: ImageTokens, num: int | None) -> ImageTokens:

@@ -100,9 +100,8 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
     test = load_cifar10_tokens(args.data_root, train=False, num=preset.num_train, **options)
     kept, validation = split(train, preset.num_validation)
     unit = "nats per image, bits per dimension over 32x32 pixels of 3 channels"
-    return Data(
-        "cifar10-subset" if args.subset else "cifar10", kept, validation, test, (train, test), unit, args.mirrored
-    )
+    name = "cifar10-subset" if args.subset else "cifar10"
+    return Data(name, kept, validation, test, (train, test), unit, args.mirrored, num_classes=10)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 
 from vadd.backbones import UNET_PRESETS
 from vadd.data import ImageTokens
+from vadd.errors import DataError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from runs import Size  # noqa: E402
 
-NUM_CLASSES = 10
 NO_LABEL_SHARE = 10  # one of so many rows is trained on without its label
 
 
@@ -48,6 +48,11 @@ class Data:
             are measured in; None for no distances.
         unit: what the figures count.
         mirrored: whether images flipped from left to right are trained on, too.
+        num_classes: of the labels; by default one more than the largest of them, and 0 where there are none.
+
+    Raises:
+        DataError: if images are not of one shape and number of levels, a classified one has no label, or a label lies
+            outside ``[0, num_classes)``.
     """
 
     name: str
@@ -57,6 +62,31 @@ class Data:
     classified: tuple[ImageTokens, ImageTokens] | None
     unit: str
     mirrored: bool = False
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        for name, part in zip(("classified, train", "classified, test"), self.classified or (), strict=False):
+            parts[name] = part
+            if part.labels is None:
+                raise DataError(f"{self.name}: {name} needs labels, one an image, and has none.")
+        kind = (self.train.image_shape, self.train.num_levels)
+        labels = {name: part.labels for name, part in parts.items() if part.labels is not None}
+        if not self.num_classes:  # frozen, so not by assignment
+            most = max((int(part.max()) for part in labels.values()), default=-1)
+            object.__setattr__(self, "num_classes", most + 1)
+        for name, part in parts.items():
+            if (part.image_shape, part.num_levels) != kind:
+                raise DataError(
+                    f"{self.name}: expected images of shape {kind[0]} and {kind[1]} levels, as in train, got "
+                    f"{part.image_shape} and {part.num_levels} in {name}."
+                )
+        for name, part in labels.items():
+            if int(part.min()) < 0 or int(part.max()) >= self.num_classes:
+                raise DataError(
+                    f"{self.name}: labels must lie in [0, {self.num_classes}), got values from {int(part.min())} to "
+                    f"{int(part.max())} in {name}; give a larger num_classes, or number the classes from 0."
+                )
 
 
 def split(data: ImageTokens, num: int) -> tuple[ImageTokens, ImageTokens]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vadd import RecognitionGuide, VADDModel
+from vadd.backbones.conditioning import Conditioning
 from vadd.evaluation import diagnose_latent
 from vadd.metrics import (
     ImageFeatures,
@@ -24,9 +25,10 @@ from vadd.metrics import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
-from image_data import NUM_CLASSES, Data, Preset, rows_of  # noqa: E402
+from image_data import Data, Preset, rows_of  # noqa: E402
 
 LEAST_SIDE = 4
+LEAST_CLASSES = 2
 FID_SAMPLES = 50_000  # of the protocol that published values follow
 MOST_COMPARED = 5000  # rows of which neighbours are sought, whose number is squared
 
@@ -57,6 +59,8 @@ def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) ->
     assert test.labels is not None
     if min(train.image_shape[:2]) < LEAST_SIDE:
         return None, f"none: the classifier reads images from {LEAST_SIDE}x{LEAST_SIDE} on"
+    if data.num_classes < LEAST_CLASSES:
+        return None, f"none: the classifier tells at least {LEAST_CLASSES} classes apart, and there is one"
     kind = "-mirrored" * data.mirrored
     folder = args.out / f"classifier-{data.name}-{preset.classifier_epochs}-{args.seed}-{len(train)}{kind}"
     if (folder / "classifier.json").exists():
@@ -66,7 +70,7 @@ def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) ->
         shape = (train.image_shape, train.num_levels)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         tokens, labels = train.tokens.to(device), train.labels.to(device)
-        classifier = train_image_classifier(tokens, labels, *shape, num_classes=NUM_CLASSES, **epochs).cpu()
+        classifier = train_image_classifier(tokens, labels, *shape, num_classes=data.num_classes, **epochs).cpu()
         notes = {"images": len(train), "accuracy": classifier.accuracy(test.tokens, test.labels), **epochs}
         save_image_classifier(classifier, folder, notes=notes)
     return classifier, (
@@ -106,7 +110,10 @@ def draw(
 ) -> Tensor:
     """Samples; of a conditional model the classes take turns."""
     if args.conditional:
-        labels = torch.arange(num_samples, device=model.null_latent.device) % NUM_CLASSES
+        # As many as the network was built with.
+        num_classes = next(part.num_classes for part in model.denoiser.modules() if isinstance(part, Conditioning))
+        assert num_classes is not None
+        labels = torch.arange(num_samples, device=model.null_latent.device) % num_classes
         options |= {"condition": labels, "guidance": args.guidance}
     options |= {"batch_size": 4 * preset.rows_per_call, "progress": not args.quiet}
     return model.sample(num_samples, num_steps=steps, seed=args.seed, **options)

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import image_pictures  # noqa: E402
 import image_results  # noqa: E402
 import runs  # noqa: E402
-from image_data import NUM_CLASSES, Data, Preset, SomeWithoutLabel, rows_of  # noqa: E402
+from image_data import Data, Preset, SomeWithoutLabel, rows_of  # noqa: E402
 from runs import num_updates_of, recipe_of  # noqa: E402
 
 COUNTED = 4  # rows on which operations are counted
@@ -66,7 +66,7 @@ def build(data: Data, preset: Preset, args: argparse.Namespace) -> Pair:
     images = data.train
     is_unet = args.backbone == "unet"
     options = dict(preset.unet if is_unet else preset.patch_dit)
-    options["num_classes"] = NUM_CLASSES if args.conditional else None
+    options["num_classes"] = data.num_classes if args.conditional else None
     if is_unet:  # the paper's latent enters next to the time alone
         options["latent_map"] = recipe.name != "paper"
     latent_size = 0 if recipe.name == "mdm" else preset.latent_size
@@ -106,13 +106,13 @@ def train(data: Data, preset: Preset, args: argparse.Namespace, folder: Path) ->
 
     result = runs.fit(
         pair,
-        SomeWithoutLabel(rows, NUM_CLASSES) if args.conditional else rows,
+        SomeWithoutLabel(rows, data.num_classes) if args.conditional else rows,
         preset,
         args,
         folder,
         validation=validation,
         draw=draw,
-        **({"condition": torch.arange(16) % NUM_CLASSES} if args.conditional else {}),
+        **({"condition": torch.arange(16) % data.num_classes} if args.conditional else {}),
     )
     runs.finish(result, rows_of(data.train, preset.num_refit, args), validation, preset, args)
     return result
@@ -126,8 +126,11 @@ def updates_of(data: Data, preset: Preset, args: argparse.Namespace) -> Callable
 
 def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
     """Train, save, evaluate, draw, and write the report; its content."""
-    if args.conditional and data.train.labels is None:
-        raise SystemExit(f"error: --conditional needs labels, and {data.name} has none.")
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
+    if unlabelled := [name for name, part in parts.items() if part.labels is None and args.conditional]:
+        raise SystemExit(
+            f"error: --conditional needs labels, and {', '.join(unlabelled)} images of {data.name} have none."
+        )
     if args.guidance != 1 and not args.conditional:
         raise SystemExit("error: --guidance needs --conditional.")
     if not 0 <= args.guidance < math.inf:

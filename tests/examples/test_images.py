@@ -1,5 +1,6 @@
 """The examples on images: smoke runs on the real images, resumption, and what is said where there are none."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -12,6 +13,7 @@ import torch
 from vadd import RecognitionGuide, VADDModel
 from vadd.backbones import DiscretizedLogisticHead
 from vadd.data import make_image_tokens
+from vadd.errors import DataError
 from vadd.training import read_metrics
 
 pytest.importorskip("matplotlib")
@@ -255,3 +257,61 @@ def test_a_fid_is_one_of_fifty_thousand_samples(mnist, monkeypatch):
     assert {name for name in results._compare(Stub(), few, few) if "Inception" in name}
     monkeypatch.setattr(results, "FID_SAMPLES", 20)
     assert "FID" in results._compare(Stub(), few, few)
+
+
+def noise_of(num_classes, num=100, side=8):
+    """A data set of binary noise with labels of so many classes."""
+    labels = torch.arange(num) % num_classes
+    noise = make_image_tokens(torch.randint(0, 2, (num, side, side)), labels, num_levels=2)
+    return module_of("image_data").Data("noise", noise, noise, noise, (noise, noise), "nats per image")
+
+
+@pytest.mark.parametrize("num_classes", [3, 47])
+def test_a_data_set_may_have_any_number_of_classes(mnist, tmp_path, monkeypatch, num_classes):
+    images, preset = mnist.images, mnist.PRESETS["smoke"]
+    given = ["--preset", "smoke", "--baseline", "mdm", "--conditional", "--num-updates", "2", "--quiet"]
+    args, data = mnist.parse([*given, "--out", str(tmp_path)]), noise_of(num_classes)
+    model = images.train(data, preset, args, tmp_path / "run").model
+    classifier, _ = images.image_results.network_of_features(data, preset, args)
+    assert data.num_classes == classifier.num_classes == num_classes
+    drawn = []
+    monkeypatch.setattr(VADDModel, "sample", lambda _, num, *, condition, **options: drawn.append(condition))
+    images.image_results.draw(model, 100, 1, preset, args)
+    assert drawn[0].unique().tolist() == list(range(num_classes))
+
+
+def test_the_number_of_classes_is_that_of_all_labels():
+    data = noise_of(5)
+    few, none = data.train.select([0, 1]), make_image_tokens(torch.zeros(2, 8, 8).long(), num_levels=2)
+    make = module_of("image_data").Data
+    assert make("noise", few, few, data.test, None, "").num_classes == 5
+    assert make("noise", none, none, none, (few, data.test), "").num_classes == 5
+    assert make("noise", none, none, none, None, "").num_classes == 0
+    assert make("noise", few, few, few, None, "", num_classes=7).num_classes == 7
+
+
+def test_images_that_do_not_fit_together_are_no_data_set():
+    data, make = noise_of(5), module_of("image_data").Data
+    none = make_image_tokens(torch.zeros(2, 8, 8).long(), num_levels=2)
+    grey = make_image_tokens(torch.zeros(2, 8, 8).long(), torch.arange(2), num_levels=3)
+    negative = make_image_tokens(torch.zeros(2, 8, 8).long(), torch.arange(2) - 1, num_levels=2)
+    with pytest.raises(DataError, match=r"labels must lie in \[0, 4\), got values from 0 to 4 in train"):
+        dataclasses.replace(data, num_classes=4)
+    with pytest.raises(DataError, match=r"got values from -1 to 0 in test"):
+        make("noise", data.train, data.train, negative, None, "")
+    with pytest.raises(
+        DataError, match=r"expected images of shape \(8, 8\) and 2 levels, .* and 3 in classified, test"
+    ):
+        make("noise", data.train, data.train, data.train, (data.train, grey), "")
+    with pytest.raises(DataError, match="classified, train needs labels"):
+        make("noise", data.train, data.train, data.train, (none, data.train), "")
+
+
+def test_conditional_runs_need_labels_of_all_images(mnist, tmp_path):
+    data = noise_of(3)
+    none = make_image_tokens(torch.zeros(2, 8, 8).long(), num_levels=2)
+    args = mnist.parse(["--preset", "smoke", "--conditional", "--out", str(tmp_path / "out")])
+    mixed = module_of("image_data").Data("noise", data.train, none, none, None, "")
+    with pytest.raises(SystemExit, match="needs labels, and validation, test images of noise have none"):
+        mnist.images.run(mixed, mnist.PRESETS["smoke"], args)
+    assert not (tmp_path / "out").exists()
