@@ -30,6 +30,7 @@ from image_data import Data, Preset, rows_of  # noqa: E402
 LEAST_SIDE = 4
 LEAST_CLASSES = 2
 FID_SAMPLES = 50_000  # of the protocol that published values follow
+UNPRINTED = ("steps", "images_per_second")  # of a row of distances
 MOST_COMPARED = 5000  # rows of which neighbours are sought, whose number is squared
 
 
@@ -100,7 +101,8 @@ def distances(model: VADDModel, data: Data, preset: Preset, args: argparse.Names
         table.append({"steps": steps, **figures, "images_per_second": preset.num_samples / seconds})
     return {
         "features": description,
-        "against": f"{len(real)} {'training' if args.fid else 'test'} images; steps null: real images of the other set",
+        "against": f"{len(real)} {'training' if args.fid else 'test'} images; "
+        f"steps null: {len(other)} real images of the other set",
         "rows": table,
     }
 
@@ -137,8 +139,12 @@ def print_tables(report: dict[str, Any]) -> None:
     rows = report["distances"]["rows"]
     print(f"\ndistances: {report['distances']['features']}")
     if rows:
-        names = [name for name in rows[0] if name != "steps"]
+        # Fewer real images than samples are no FID, so that the rows may differ; the samples' names come first.
+        names = dict.fromkeys(name for row in reversed(rows) for name in row if name not in UNPRINTED)
         short = [name.split(" distance")[0] for name in names]
         print(f"{'steps':<8}" + "".join(f"{name:>12}" for name in short))
         for row in rows:
-            print(f"{row['steps'] or 'real':<8}" + "".join(f"{row[name]:>12.3f}" for name in names))
+            print(
+                f"{row['steps'] or 'real':<8}"
+                + "".join(f"{row[name]:>12.3f}" if name in row else " " * 12 for name in names)
+            )

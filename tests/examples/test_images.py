@@ -259,6 +259,34 @@ def test_a_fid_is_one_of_fifty_thousand_samples(mnist, monkeypatch):
     assert "FID" in results._compare(Stub(), few, few)
 
 
+def test_real_images_too_few_for_a_fid_are_told_apart_from_samples_in_one_table(mnist, monkeypatch, capsys):
+    results, few = mnist.images.image_results, noise_of(2, num=20)
+
+    class Stub(results.InceptionFeatures):
+        def __init__(self):
+            pass
+
+        def features(self, tokens):
+            return tokens[:, :3].double()
+
+    data = dataclasses.replace(few, test=few.test.select(slice(10)))
+    preset = dataclasses.replace(mnist.PRESETS["smoke"], num_samples=40, steps=(1, 2))
+    monkeypatch.setattr(results, "FID_SAMPLES", 40)
+    monkeypatch.setattr(results, "network_of_features", lambda *_: (Stub(), "Inception features"))
+    monkeypatch.setattr(results, "draw", lambda *_, **__: torch.randint(0, 2, (40, 64)))
+    found = results.distances(None, data, preset, mnist.parse(["--fid"]))
+    real, *samples = found["rows"]
+    assert "FID" not in real
+    assert all("FID" in row for row in samples)
+    report = {"is_finished": True, "model": "mdm", "data": "noise", "updates": 1, "unit": "nats", "bounds": []}
+    results.print_tables({**report, "distances": found})
+    head, *lines = capsys.readouterr().out.splitlines()[-4:]
+    assert head.split() == ["steps", "FID", "KID", "precision", "recall", "density", "coverage", "Fréchet", "kernel"]
+    assert [len(line.split()) for line in lines] == [7, 7, 7]
+    assert lines[0].split()[-2:] == [f"{real[name]:.3f}" for name in list(real)[1:3]]
+    assert lines[1].split()[1] == f"{samples[0]['FID']:.3f}"
+
+
 def noise_of(num_classes, num=100, side=8):
     """A data set of binary noise with labels of so many classes."""
     labels = torch.arange(num) % num_classes
