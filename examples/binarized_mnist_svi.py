@@ -15,6 +15,7 @@ protocol. ``--baseline mdm`` trains the masked diffusion model with the same cod
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from vadd.data import ImageTokens, load_binarized_mnist, load_mnist_tokens
 from vadd.errors import DataError
@@ -102,13 +103,15 @@ def load(args: argparse.Namespace, preset: Preset) -> Data:
         return Data("binarized_mnist_padded", kept, validation, test, (train, test), unit, num_classes=10)
     parts = [load_binarized_mnist(root, part) for part in ("train", "validation", "test")]
     train, validation, test = (first(part, num) for part in parts)
+    options: dict[str, Any] = {"classified_kind": "MNIST thresholded at 0.5", "num_classes": 10}
     try:
         labelled = [first(load_mnist_tokens(root, train=k, download=args.download), num) for k in (True, False)]
         classified = (labelled[0], labelled[1])
-    except DataError:
+    except DataError as error:  # bounds need none
         classified = None
+        options["unclassified"] = f"the classifier learns from MNIST's labelled images. {error}"
     unit = "nats per image, bits per dimension over 28x28 pixels"
-    return Data("binarized_mnist_static", train, validation, test, classified, unit, num_classes=10)
+    return Data("binarized_mnist_static", train, validation, test, classified, unit, **options)
 
 
 def first(data: ImageTokens, num: int | None) -> ImageTokens:

@@ -48,6 +48,8 @@ class Data:
             are measured in; None for no distances.
         unit: what the figures count.
         mirrored: whether images flipped from left to right are trained on, too.
+        classified_kind: what the classified images are, where they are of another kind than those judged.
+        unclassified: why there are none.
         num_classes: of the labels; by default one more than the largest of them, and 0 where there are none.
 
     Raises:
@@ -62,6 +64,8 @@ class Data:
     classified: tuple[ImageTokens, ImageTokens] | None
     unit: str
     mirrored: bool = False
+    classified_kind: str = ""
+    unclassified: str = "there are no labelled images of this kind to train a classifier on"
     num_classes: int = 0
 
     def __post_init__(self) -> None:

@@ -47,21 +47,28 @@ def evaluate(
     return report | {"distances": distances(model, data, preset, args)}
 
 
+def why_no_classifier(data: Data) -> str | None:
+    """What keeps a classifier from being trained; None if nothing does."""
+    if data.classified is None:
+        return data.unclassified
+    if min(data.test.image_shape[:2]) < LEAST_SIDE:
+        return f"the classifier reads images from {LEAST_SIDE}x{LEAST_SIDE} on"
+    if data.num_classes < LEAST_CLASSES:
+        return f"the classifier tells at least {LEAST_CLASSES} classes apart, and there is one"
+    return None
+
+
 def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) -> tuple[ImageFeatures | None, str]:
     """The network that distances are measured by, and its description."""
     images = data.test
     if args.fid:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return InceptionFeatures(images.image_shape, images.num_levels, device=device), "Inception features"
-    if data.classified is None:
-        return None, "none: there are no labelled images of this kind to train a classifier on"
+    if data.classified is None or why_no_classifier(data):
+        return None, f"none: {why_no_classifier(data)}"
     train, test = data.classified
     assert train.labels is not None
     assert test.labels is not None
-    if min(train.image_shape[:2]) < LEAST_SIDE:
-        return None, f"none: the classifier reads images from {LEAST_SIDE}x{LEAST_SIDE} on"
-    if data.num_classes < LEAST_CLASSES:
-        return None, f"none: the classifier tells at least {LEAST_CLASSES} classes apart, and there is one"
     kind = "-mirrored" * data.mirrored
     folder = args.out / f"classifier-{data.name}-{preset.classifier_epochs}-{args.seed}-{len(train)}{kind}"
     if (folder / "classifier.json").exists():
@@ -74,8 +81,9 @@ def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) ->
         classifier = train_image_classifier(tokens, labels, *shape, num_classes=data.num_classes, **epochs).cpu()
         notes = {"images": len(train), "accuracy": classifier.accuracy(test.tokens, test.labels), **epochs}
         save_image_classifier(classifier, folder, notes=notes)
+    kind = f" of {data.classified_kind}" * bool(data.classified_kind)
     return classifier, (
-        f"features of a small classifier trained on {notes['images']} training images, right for "
+        f"features of a small classifier trained on {notes['images']} training images{kind}, right for "
         f"{notes['accuracy']:.1%} of {len(test)} test images; no FID"
     )
 

@@ -138,6 +138,8 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
     with runs.explained():
         if args.fid:  # weights that are missing come up now, not after the training
             image_results.network_of_features(data, preset, args)
+        elif reason := image_results.why_no_classifier(data):
+            print(f"note: no distances will be measured: {reason}", file=sys.stderr)
         folder = runs.make_folder(run_folder(data, preset, args), preset, args)
         return _run(data, preset, args, folder)
 

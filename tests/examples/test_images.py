@@ -140,8 +140,48 @@ def test_the_statically_binarized_images_are_trained_on(mnist, data_root, tmp_pa
     assert data.train.image_shape == (28, 28)
     assert data.train.labels is None
     assert data.classified is not None
+    assert data.classified_kind == "MNIST thresholded at 0.5"
     with pytest.raises(SystemExit, match="needs labels"):
         mnist.main(["--protocol", "static", "--preset", "smoke", "--conditional", "--data-root", str(data_root)])
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_why_no_distances_are_measured_is_said_before_training(
+    mnist, data_root, tmp_path, monkeypatch, capsys, is_damaged
+):
+    root, images = tmp_path / "data", mnist.images
+    root.mkdir()
+    (root / "binarized_mnist").symlink_to(data_root / "binarized_mnist")
+    if is_damaged:
+        (root / "MNIST" / "raw").mkdir(parents=True)
+        for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+            (root / "MNIST" / "raw" / f"{part}-ubyte.gz").write_bytes(b"no image")
+    message = "ubyte.gz is damaged or not the original" if is_damaged else f"no MNIST in {root}"
+
+    def train(data, *_):
+        said = capsys.readouterr().err
+        assert "no distances will be measured: the classifier learns from MNIST's labelled images." in said
+        assert message in said
+        found = images.image_results.distances(None, data, mnist.PRESETS["smoke"], mnist.parse([]))
+        assert found["rows"] == []
+        assert message in found["features"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        smoke(mnist, tmp_path / "out", "--protocol", "static", "--no-download", "--data-root", root)
+
+
+def test_distances_of_one_kind_of_images_in_features_learned_from_another_say_so(mnist, tmp_path):
+    results, data, preset = mnist.images.image_results, noise_of(2), mnist.PRESETS["smoke"]
+    args = mnist.parse(["--out", str(tmp_path)])
+    assert "100 training images, right" in results.network_of_features(data, preset, args)[1]
+    other = dataclasses.replace(data, classified_kind="thresholded MNIST")
+    assert "100 training images of thresholded MNIST, right" in results.network_of_features(other, preset, args)[1]
+    narrow = noise_of(2, side=2)
+    assert results.network_of_features(narrow, preset, args) == (None, "none: the classifier reads images from 4x4 on")
+    one = noise_of(1)
+    assert results.network_of_features(one, preset, args)[1].startswith("none: the classifier tells at least 2 classes")
 
 
 def test_a_run_goes_on_where_its_time_was_up(mnist, data_root, tmp_path, monkeypatch, capsys):
