@@ -11,8 +11,10 @@ from torch import Tensor
 
 from vadd import RecognitionGuide, VADDModel
 from vadd.backbones.conditioning import Conditioning
+from vadd.errors import ConfigError
 from vadd.evaluation import diagnose_latent
 from vadd.metrics import (
+    ImageClassifier,
     ImageFeatures,
     InceptionFeatures,
     frechet_distance,
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
 from image_data import Data, Preset, rows_of  # noqa: E402
 
+CLASSIFIER_SEED = 0  # whatever the run's: distances compare in the features of one classifier alone
 LEAST_SIDE = 4
 LEAST_CLASSES = 2
 FID_SAMPLES = 50_000  # of the protocol that published values follow
@@ -59,33 +62,70 @@ def why_no_classifier(data: Data) -> str | None:
 
 
 def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) -> tuple[ImageFeatures | None, str]:
-    """The network that distances are measured by, and its description."""
+    """The network that distances are measured by, and its description.
+
+    Raises:
+        DataError: if the weights of the FID's network are missing.
+        CheckpointError: if there is no classifier in the folder that ``--classifier`` names.
+        ConfigError: if a classifier that was kept reads other images.
+    """
     images = data.test
     if args.fid:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return InceptionFeatures(images.image_shape, images.num_levels, device=device), "Inception features"
+    if folder := given_classifier(args):
+        classifier, notes = load_image_classifier(folder)
+        return _of_these_images(classifier, folder, data), _description(f"the classifier in {folder}", notes)
     if data.classified is None or why_no_classifier(data):
         return None, f"none: {why_no_classifier(data)}"
     train, test = data.classified
+    kind = "-mirrored" * data.mirrored
+    folder = args.out / f"classifier-{data.name}-{preset.classifier_epochs}-{CLASSIFIER_SEED}-{len(train)}{kind}"
+    if not (folder / "classifier.json").exists():
+        _train_classifier(folder, data, preset.classifier_epochs)
+    classifier, notes = load_image_classifier(folder)
+    notes |= {"num_train": len(train), "num_test": len(test), "data": data.classified_kind}
+    return _of_these_images(classifier, folder, data), _description("a small classifier", notes)
+
+
+def given_classifier(args: argparse.Namespace) -> Path | None:
+    """The folder that ``--classifier`` names."""
+    return getattr(args, "classifier", None)
+
+
+def _train_classifier(folder: Path, data: Data, epochs: int) -> None:
+    """Train the classifier of a data set and keep it; the same one for the runs of every seed."""
+    assert data.classified is not None
+    train, test = data.classified
     assert train.labels is not None
     assert test.labels is not None
-    kind = "-mirrored" * data.mirrored
-    folder = args.out / f"classifier-{data.name}-{preset.classifier_epochs}-{args.seed}-{len(train)}{kind}"
-    if (folder / "classifier.json").exists():
-        classifier, notes = load_image_classifier(folder)
-    else:
-        epochs = {"epochs": preset.classifier_epochs, "seed": args.seed, "mirrored": data.mirrored}
-        shape = (train.image_shape, train.num_levels)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        tokens, labels = train.tokens.to(device), train.labels.to(device)
-        classifier = train_image_classifier(tokens, labels, *shape, num_classes=data.num_classes, **epochs).cpu()
-        notes = {"images": len(train), "accuracy": classifier.accuracy(test.tokens, test.labels), **epochs}
-        save_image_classifier(classifier, folder, notes=notes)
-    kind = f" of {data.classified_kind}" * bool(data.classified_kind)
-    return classifier, (
-        f"features of a small classifier trained on {notes['images']} training images{kind}, right for "
-        f"{notes['accuracy']:.1%} of {len(test)} test images; no FID"
-    )
+    options = {"epochs": epochs, "seed": CLASSIFIER_SEED, "mirrored": data.mirrored}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokens, labels, shape = train.tokens.to(device), train.labels.to(device), (train.image_shape, train.num_levels)
+    classifier = train_image_classifier(tokens, labels, *shape, num_classes=data.num_classes, **options).cpu()
+    notes = {"data": data.classified_kind or data.name, "num_train": len(train), **options, "num_test": len(test)}
+    save_image_classifier(classifier, folder, notes=notes | {"accuracy": classifier.accuracy(test.tokens, test.labels)})
+
+
+def _of_these_images(classifier: ImageClassifier, folder: Path, data: Data) -> ImageClassifier:
+    """The classifier, if it reads images like those of the data set."""
+    kind, wanted = ((tuple(part.image_shape), part.num_levels) for part in (classifier, data.test))
+    if kind != wanted:
+        raise ConfigError(
+            f"the classifier in {folder} reads images of shape {kind[0]} and {kind[1]} levels, expected {wanted[0]} "
+            f"and {wanted[1]}, those of {data.name}: train one on such images with benchmarks/train_classifier.py."
+        )
+    return classifier
+
+
+def _description(name: str, notes: dict[str, Any]) -> str:
+    """Of a classifier, as far as the notes beside it tell."""
+    parts = [f"features of {name}"]
+    if num_train := notes.get("num_train"):
+        parts[0] += f" trained on {num_train} training images" + (f" of {notes['data']}" if notes.get("data") else "")
+    if "accuracy" in notes and "num_test" in notes:
+        parts.append(f"right for {notes['accuracy']:.1%} of {notes['num_test']} test images")
+    return ", ".join(parts) + "; no FID"
 
 
 def distances(model: VADDModel, data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:

@@ -58,6 +58,13 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--conditional", action="store_true", help="train on class labels, a tenth of the rows without")
     add("--guidance", type=float, default=1.0, help="weight of classifier-free guidance when sampling")
     add("--fid", action="store_true", help="measure FID by Inception features, which need their weights")
+    add(
+        "--classifier",
+        type=Path,
+        metavar="FOLDER",
+        default=argparse.SUPPRESS,  # reports of runs without it stay comparable to older ones
+        help="measure distances in the features of the one that benchmarks/train_classifier.py left there",
+    )
 
 
 def build(data: Data, preset: Preset, args: argparse.Namespace) -> Pair:
@@ -135,12 +142,15 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("error: --guidance needs --conditional.")
     if not 0 <= args.guidance < math.inf:
         raise SystemExit(f"error: --guidance must be a number of at least 0, got {args.guidance}.")
+    if args.fid and image_results.given_classifier(args):
+        raise SystemExit("error: --fid and --classifier name two networks of features: give one.")
     with runs.explained():
-        if args.fid:  # weights that are missing come up now, not after the training
+        if args.fid or image_results.given_classifier(args):  # what is missing comes up now, not after the training
             image_results.network_of_features(data, preset, args)
         elif reason := image_results.why_no_classifier(data):
             print(f"note: no distances will be measured: {reason}", file=sys.stderr)
-        folder = runs.make_folder(run_folder(data, preset, args), preset, args)
+        of_training = {name: value for name, value in vars(args).items() if name != "classifier"}
+        folder = runs.make_folder(run_folder(data, preset, args), preset, argparse.Namespace(**of_training))
         return _run(data, preset, args, folder)
 
 

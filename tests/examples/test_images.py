@@ -14,6 +14,7 @@ from vadd import RecognitionGuide, VADDModel
 from vadd.backbones import DiscretizedLogisticHead
 from vadd.data import make_image_tokens
 from vadd.errors import DataError
+from vadd.metrics import ImageClassifier, save_image_classifier
 from vadd.training import read_metrics
 
 pytest.importorskip("matplotlib")
@@ -182,6 +183,55 @@ def test_distances_of_one_kind_of_images_in_features_learned_from_another_say_so
     assert results.network_of_features(narrow, preset, args) == (None, "none: the classifier reads images from 4x4 on")
     one = noise_of(1)
     assert results.network_of_features(one, preset, args)[1].startswith("none: the classifier tells at least 2 classes")
+
+
+def test_runs_of_every_seed_are_measured_by_the_same_classifier(mnist, tmp_path):
+    results, data, preset = mnist.images.image_results, noise_of(2), mnist.PRESETS["smoke"]
+    weights = []
+    for seed in (0, 1):
+        for out in (tmp_path / "shared", tmp_path / str(seed)):
+            args = mnist.parse(["--seed", str(seed), "--out", str(out)])
+            weights.append(results.network_of_features(data, preset, args)[0].head.weight)
+            assert [path.name for path in out.iterdir()] == ["classifier-noise-1-0-100"]
+    assert all(torch.equal(weights[0], other) for other in weights)
+
+
+def test_distances_are_measured_by_a_classifier_that_was_kept(mnist, tmp_path, monkeypatch):
+    images, data, preset = mnist.images, noise_of(2), mnist.PRESETS["smoke"]
+    classifier = ImageClassifier((8, 8), 2, num_classes=2, width=8)
+    notes = {"data": "mnist", "num_train": 60, "accuracy": 0.5, "num_test": 10}
+    kept = save_image_classifier(classifier, tmp_path / "kept", notes=notes)
+    without = dataclasses.replace(data, classified=None)
+    given = ["--preset", "smoke", "--out", str(tmp_path / "out")]
+    args = mnist.parse([*given, "--classifier", str(kept)])
+    network, description = images.image_results.network_of_features(without, preset, args)
+    assert torch.equal(network.head.weight, classifier.head.weight)
+    assert description == (
+        f"features of the classifier in {kept} trained on 60 training images of mnist, right for 50.0% of 10 test "
+        "images; no FID"
+    )
+    # It judges what is trained, and another one may judge the same run.
+    monkeypatch.setattr(images, "_run", lambda *_: {})
+    images.run(without, preset, mnist.parse(given))
+    images.run(without, preset, args)
+    bare = save_image_classifier(classifier, tmp_path / "bare")
+    assert images.image_results.network_of_features(data, preset, mnist.parse(["--classifier", str(bare)]))[1] == (
+        f"features of the classifier in {bare}; no FID"
+    )
+
+
+def test_a_classifier_that_does_not_fit_is_told_before_training(mnist, tmp_path):
+    images, data, preset = mnist.images, noise_of(2), mnist.PRESETS["smoke"]
+    other = save_image_classifier(ImageClassifier((8, 9), 2, num_classes=2, width=8), tmp_path / "other")
+    for folder, options, message in (
+        (tmp_path / "none", [], f"^error: no classifier in {tmp_path / 'none'}: classifier.json is missing"),
+        (other, [], r"reads images of shape \(8, 9\) and 2 levels, expected \(8, 8\) and 2, those of noise"),
+        (other, ["--fid"], "^error: --fid and --classifier name two"),
+    ):
+        args = mnist.parse(["--preset", "smoke", "--out", str(tmp_path / "out"), "--classifier", str(folder), *options])
+        with pytest.raises(SystemExit, match=message):
+            images.run(data, preset, args)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_goes_on_where_its_time_was_up(mnist, data_root, tmp_path, monkeypatch, capsys):
