@@ -22,6 +22,7 @@ class TrainerConfig:
         learning_rate, betas, weight_decay: of AdamW, where the trainer is given no other optimizer.
         clip_norm: largest norm of the gradient; None for no limit.
         ema_decay: of the exponential moving average of the weights of model, guide and prior; None for no average.
+            In the beginning it is less: ``(1 + n) / (10 + n)`` after ``n`` updates.
         precision: ``"no"``, or ``"bf16"`` or ``"fp16"`` for networks under autocast; losses are float32 in any case.
         compile: whether to compile the networks by ``torch.compile``.
         on_nonfinite: what to do where the gradient is not finite: ``"stop"`` with the batch saved, or ``"skip"`` the

@@ -13,14 +13,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vadd.errors import ConfigError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives import DiffusionELBO
 from vadd.training.parallel import Processes
-from vadd.training.weights import Weights
+from vadd.training.weights import Weights, moving_average
 
 __all__ = ["Sharded"]
 
@@ -56,7 +55,7 @@ class Sharded(Weights):
         decay = processes.config.ema_decay
         if decay is not None:
             self._average = [p.detach().clone() for p in self._parameters()]
-            self._move: Any = get_ema_multi_avg_fn(decay)
+            self._move: Any = moving_average(decay)
         self._is_gathered = True
 
     def _parameters(self) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,7 +15,7 @@ from vadd.model import VADDModel
 from vadd.objectives import DiffusionELBO
 from vadd.training.parallel import Processes
 
-__all__ = ["Replicated", "Weights", "make_weights"]
+__all__ = ["Replicated", "Weights", "make_weights", "moving_average"]
 
 
 class Weights(ABC):
@@ -63,6 +64,20 @@ class Weights(ABC):
         """
 
 
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+    """Moves an exponential average towards the weights, given how many it has seen: a function for ``AveragedModel``.
+
+    The decay rises to its value, as ``(1 + n) / (10 + n)`` after ``n`` updates, so that the average forgets the first
+    weights also where updates are few (as TensorFlow's ``ExponentialMovingAverage`` does with ``num_updates``).
+    """
+
+    def move(average: list[Tensor], current: list[Tensor], num_averaged: Any) -> None:
+        n = int(num_averaged)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(average, current, num_averaged)
+
+    return move
+
+
 class Replicated(Weights):
     """Whole weights in every process."""
 
@@ -75,7 +90,7 @@ class Replicated(Weights):
         self.average: AveragedModel | None = None
         decay = processes.config.ema_decay
         if decay is not None:
-            self.average = AveragedModel(self.pair, multi_avg_fn=get_ema_multi_avg_fn(decay))
+            self.average = AveragedModel(self.pair, multi_avg_fn=moving_average(decay))
             self.average.requires_grad_(False)
 
     def sync(self, is_last: bool) -> AbstractContextManager[None]:
