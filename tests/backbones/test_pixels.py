@@ -69,26 +69,43 @@ def test_padding_is_not_read():
 
 
 def direct(weights, means, log_scales, vocab_size):
-    """The mixture by differences of distribution functions, in float64 and on the side where they are small."""
+    """The mixture of logistic laws conditional on the range, by differences of distribution functions in float64."""
     scales = log_scales.double().clamp(-5, 5 + math.log(vocab_size)).exp()[..., None]
-    edges = torch.tensor([-1e12, *(v - 0.5 for v in range(1, vocab_size)), 1e12], dtype=torch.float64)
-    x = (edges - means.double()[..., None]) / scales
-    a, b = x[..., 1:], x[..., :-1]
-    mass = torch.where(a + b > 0, torch.sigmoid(-b) - torch.sigmoid(-a), torch.sigmoid(a) - torch.sigmoid(b))
-    return (mass * weights.double().softmax(-1)[..., None]).sum(-2).log()
+
+    def mass(lower, upper):  # on the side where they are small
+        b, a = ((edge - means.double()[..., None]) / scales for edge in (lower, upper))
+        return torch.where(a + b > 0, torch.sigmoid(-b) - torch.sigmoid(-a), torch.sigmoid(a) - torch.sigmoid(b))
+
+    edges = torch.arange(vocab_size + 1, dtype=torch.float64) - 0.5
+    conditional = mass(edges[:-1], edges[1:]) / mass(edges[:1], edges[-1:])
+    return (conditional * weights.double().softmax(-1)[..., None]).sum(-2).log()
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 3, 17, 256])
 def test_the_logistic_mixture_is_its_formula(vocab_size):
     weights = torch.randn(200, 3)
-    means = torch.rand(200, 3) * 2 * vocab_size - vocab_size / 2
+    means = torch.rand(200, 3) * 2 * vocab_size - vocab_size / 2  # half of them outside
     log_scales = 2 * torch.randn(200, 3)
+    means = torch.maximum(means, -0.5 - 300 * log_scales.exp())  # float64 has no masses farther off
+    means = torch.minimum(means, vocab_size - 0.5 + 300 * log_scales.exp())
     got = discretized_logistic(weights, means, log_scales, vocab_size)
     expected = direct(weights, means, log_scales, vocab_size)
     likely = expected > -60  # differences in float64 say no more below
     assert got.dtype == torch.float32
     torch.testing.assert_close(got[likely].double(), expected[likely], rtol=1e-5, atol=2e-6)
     assert (got[~likely] < -59).all()
+
+
+@pytest.mark.parametrize("far", [30.0, 1e4, 1e8, 1e30])
+@pytest.mark.parametrize("log_scale", [-5.0, -1.0, 2.0, 7.0])
+def test_a_location_far_outside_leaves_a_geometric_law(far, log_scale):
+    vocab_size, scale = 17, math.exp(log_scale)
+    far *= max(1.0, scale)
+    values = torch.arange(vocab_size, dtype=torch.float64)
+    expected = (-values / scale).log_softmax(-1)
+    for mean, law in ((-far, expected), (far, expected.flip(0))):
+        got = discretized_logistic(torch.zeros(1), torch.tensor([mean]), torch.tensor([log_scale]), vocab_size)
+        torch.testing.assert_close(got.double(), law, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 3, 17, 256, 1000])
@@ -110,7 +127,7 @@ def test_the_logistic_mixture_is_a_distribution_with_finite_gradients_at_all_ext
 
 
 def test_gradients_of_the_logistic_mixture_are_those_of_its_formula():
-    inputs = [torch.randn(20, 3, dtype=torch.float64), 17 * torch.rand(20, 3, dtype=torch.float64)]
+    inputs = [torch.randn(20, 3, dtype=torch.float64), 25 * torch.rand(20, 3, dtype=torch.float64) - 4]
     inputs = [x.requires_grad_() for x in (*inputs, torch.randn(20, 3, dtype=torch.float64))]
     pick = torch.randint(17, (20, 1))
     found, expected = (
@@ -119,6 +136,14 @@ def test_gradients_of_the_logistic_mixture_are_those_of_its_formula():
     )
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("mean", [-30.0, -0.5, 0.0, 0.7, 1.5, 2.0, 4.5, 30.0])  # also at the ends of intervals
+@pytest.mark.parametrize("log_scale", [-1.5, 0.0, 3.0])
+def test_gradients_of_the_logistic_mixture_are_those_of_its_differences(mean, log_scale):
+    inputs = (torch.tensor([0.3, -0.2]), torch.tensor([mean, 1.2]), torch.tensor([log_scale, 0.4]))
+    inputs = tuple(x.double().requires_grad_() for x in inputs)
+    assert torch.autograd.gradcheck(lambda *x: discretized_logistic(*x, 5), inputs)
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 17, 256])

@@ -133,15 +133,21 @@ def discretized_logistic(
     log_scales: Float[Tensor, "*batch components"],
     vocab_size: int,
 ) -> Float[Tensor, "*batch vocab"]:
-    r"""Log-probabilities of a mixture of logistic distributions, discretized to ``vocab_size`` values.
+    r"""Log-probabilities of a mixture of truncated logistic distributions, discretized to ``vocab_size`` values.
 
-    Value ``v`` has the probability of the interval ``[v - 1/2, v + 1/2]``; those of the first and the last value
-    extend to infinity. With ``a`` and ``b`` the ends in units of the scale, the interval's probability is computed as
-    :math:`\sigma(a) - \sigma(b) = \sigma(a) \sigma(-b) (1 - e^{b - a})`, which cancels nowhere.
+    A component gives value ``v`` its probability of the interval ``[v - 1/2, v + 1/2]``, divided by the sum over the
+    values: the logistic distribution conditional on ``[-1/2, vocab_size - 1/2]``. With ``x`` the ends of the intervals,
+    measured from the location in units of the scale, the undivided probability is
+
+    .. math::
+        \sigma(x_{v+1}) - \sigma(x_v) = \sigma(x_{v+1}) \, \sigma(-x_v) \, (1 - e^{x_v - x_{v+1}}),
+
+    whose last factor is the same for all values. Of the logarithm of the others, what all values have in common is left
+    out where it is large, so that nothing cancels for locations far outside and for small scales.
 
     Args:
         weights: logits of the components.
-        means: locations, in units of the values ``0 ... vocab_size - 1``.
+        means: locations, in units of the values ``0 ... vocab_size - 1``; they may lie outside of these.
         log_scales: logarithms of the scales in the same units, limited to ``[-5, 5 + log(vocab_size)]``.
         vocab_size: number of values ``V``.
 
@@ -149,25 +155,27 @@ def discretized_logistic(
         Normalised log-probabilities in nats, at every value finite, in the dtype given (float32 or wider).
 
     References:
-        Salimans et al., "PixelCNN++", arXiv 1701.05517; Austin et al., "Structured Denoising Diffusion Models in
-        Discrete State-Spaces" (D3PM), arXiv 2107.03006, appendix.
+        Austin et al., "Structured Denoising Diffusion Models in Discrete State-Spaces" (D3PM), arXiv 2107.03006,
+        appendix, for one component.
     """
     upper_limit = 5.0 + math.log(vocab_size)
     inverse_scales = torch.exp(-log_scales.clamp(-5.0, upper_limit))[..., None]
-    inner_edges = torch.arange(1, vocab_size, device=means.device, dtype=means.dtype) - 0.5
-    x = (inner_edges - means[..., None]) * inverse_scales
-    below_upper, above_lower = F.pad(F.logsigmoid(x), (0, 1)), F.pad(F.logsigmoid(-x), (1, 0))
-    log_probs = below_upper + above_lower
-    if vocab_size > 2:
-        gap = torch.log(-torch.expm1(-inverse_scales)).expand(*means.shape, vocab_size - 2)
-        log_probs = log_probs + F.pad(gap, (1, 1))
-    # Normalised by construction: another log_softmax would only add the rounding of its sum.
-    return torch.logsumexp(log_probs + weights.log_softmax(-1)[..., None], -2)
+    means = means[..., None]
+    values = torch.arange(vocab_size + 1, device=means.device, dtype=means.dtype)
+    # log sigma(x) = min(x, 0) - log(1 + exp(-|x|)). The linear parts of an interval's two ends add up to the distance
+    # of the location, less that of a location outside to the range. Gradients hold at the ends, too: all of it passes
+    # by where (unlike clamp), half of it by maximum.
+    lowest, highest = -0.5, vocab_size - 0.5
+    nearest = torch.where(means < lowest, lowest, torch.where(means > highest, highest, means))
+    distance = torch.maximum((values[:-1] - nearest).abs() - 0.5, torch.zeros_like(nearest))
+    curved = torch.log1p(torch.exp(-(values - 0.5 - means).abs() * inverse_scales))
+    log_masses = -distance * inverse_scales - curved[..., 1:] - curved[..., :-1]
+    return torch.logsumexp(log_masses.log_softmax(-1) + weights.log_softmax(-1)[..., None], -2)
 
 
 @register
 class DiscretizedLogisticHead(nn.Module):
-    """Head for ordinal values, such as grey levels: a mixture of discretized logistic distributions.
+    """Head for ordinal values, such as grey levels: a mixture of truncated discretized logistic distributions.
 
     It has ``3 * num_components`` outputs for any number of values, neighbours have like probabilities, and values
     never seen in training have some. A linear head can give any distribution, and needs more data. The memory of a
