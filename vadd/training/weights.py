@@ -64,14 +64,14 @@ class Weights(ABC):
         """
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Moves an exponential average towards the weights, given how many it has seen: a function for ``AveragedModel``.
 
     The decay rises to its value, as ``(1 + n) / (10 + n)`` after ``n`` updates, so that the average forgets the first
     weights also where updates are few (as TensorFlow's ``ExponentialMovingAverage`` does with ``num_updates``).
     """
 
-    def move(average: list[Tensor], current: list[Tensor], num_averaged: Any) -> None:
+    def move(average: Any, current: Any, num_averaged: Any) -> None:
         n = int(num_averaged)
         get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(average, current, num_averaged)
 
