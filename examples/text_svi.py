@@ -47,7 +47,6 @@ PRESETS = {
         latent_size=32,
         num_updates=4000,
         batch_size=32,
-        precision="bf16",
         minutes=50,
         num_validation=300,
         num_test=500,
