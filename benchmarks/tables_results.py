@@ -181,7 +181,7 @@ def distance_lines(name: str) -> list[Line]:
             return next((value for row in rows for key, value in row.items() if key != "steps"), None)
 
         some = next(run for run in runs.values() if run["distances"]["rows"])
-        key = next(key for key in some["distances"]["rows"][0] if key != "steps")
+        key = next(key for key in some["distances"]["rows"][-1] if key != "steps")
         lines.append((f"{key}, {t} steps", of_models(runs, distance, 1), ran))
     return lines
 

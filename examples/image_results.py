@@ -73,7 +73,7 @@ def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) ->
     if args.fid:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return InceptionFeatures(images.image_shape, images.num_levels, device=device), "Inception features"
-    if folder := given_classifier(args):
+    if folder := args.classifier:
         classifier, notes = load_image_classifier(folder)
         return _of_these_images(classifier, folder, data), _description(f"the classifier in {folder}", notes)
     if data.classified is None or why_no_classifier(data):
@@ -86,11 +86,6 @@ def network_of_features(data: Data, preset: Preset, args: argparse.Namespace) ->
     classifier, notes = load_image_classifier(folder)
     notes |= {"num_train": len(train), "num_test": len(test), "data": data.classified_kind}
     return _of_these_images(classifier, folder, data), _description("a small classifier", notes)
-
-
-def given_classifier(args: argparse.Namespace) -> Path | None:
-    """The folder that ``--classifier`` names."""
-    return getattr(args, "classifier", None)
 
 
 def _train_classifier(folder: Path, data: Data, epochs: int) -> None:

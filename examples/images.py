@@ -62,7 +62,6 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
         "--classifier",
         type=Path,
         metavar="FOLDER",
-        default=argparse.SUPPRESS,  # reports of runs without it stay comparable to older ones
         help="measure distances in the features of the one that benchmarks/train_classifier.py left there",
     )
 
@@ -142,15 +141,14 @@ def run(data: Data, preset: Preset, args: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("error: --guidance needs --conditional.")
     if not 0 <= args.guidance < math.inf:
         raise SystemExit(f"error: --guidance must be a number of at least 0, got {args.guidance}.")
-    if args.fid and image_results.given_classifier(args):
+    if args.fid and args.classifier:
         raise SystemExit("error: --fid and --classifier name two networks of features: give one.")
     with runs.explained():
-        if args.fid or image_results.given_classifier(args):  # what is missing comes up now, not after the training
+        if args.fid or args.classifier:  # what is missing comes up now, not after the training
             image_results.network_of_features(data, preset, args)
         elif reason := image_results.why_no_classifier(data):
             print(f"note: no distances will be measured: {reason}", file=sys.stderr)
-        of_training = {name: value for name, value in vars(args).items() if name != "classifier"}
-        folder = runs.make_folder(run_folder(data, preset, args), preset, argparse.Namespace(**of_training))
+        folder = runs.make_folder(run_folder(data, preset, args), preset, args)
         return _run(data, preset, args, folder)
 
 

@@ -38,7 +38,7 @@ RATIOS = (0.25, 0.5, 0.75, 1.0)
 # What a bound may cost: network calls for one sequence and one draw; beyond it, fewer latents are taken.
 MOST_CALLS = 4000
 # Options that say how a trained model is judged.
-OF_EVALUATION = ("guidance", "fid", "judge", "mauve", "zero_shot", "stride")
+OF_EVALUATION = ("guidance", "fid", "judge", "mauve", "zero_shot", "stride", "classifier")
 MOST_GATED = 20  # steps; more of them take the plan of the last
 
 
