@@ -116,7 +116,7 @@ def test_the_prior_is_fitted_anew_where_that_gains():
 
 
 def test_unknown_recipe_is_refused():
-    with pytest.raises(ConfigError, match="recipe must be one of default, paper, mdm"):
+    with pytest.raises(ConfigError, match="recipe must be one of default, default-many, paper, mdm"):
         get_recipe("published")
 
 
