@@ -21,6 +21,7 @@ from vadd.objectives import DELBO  # noqa: E402
 from vadd.training import Callback, TrainerConfig, warmup_constant, warmup_cosine  # noqa: E402
 from vadd.training.compiling import compile_networks  # noqa: E402
 from vadd.training.noise import RowNoise, keyed_generator  # noqa: E402
+from vadd.training.weights import moving_average  # noqa: E402
 
 
 class Recorder(Callback):
@@ -141,6 +142,13 @@ def test_the_average_is_that_of_the_weights():
     torch.testing.assert_close(averaged_weights(trainer), average)
     plain = make_trainer(2, ema_decay=None)
     assert plain.averaged == (plain.model, plain.guide)
+
+
+@pytest.mark.parametrize(("n", "decay"), [(1, 2 / 11), (3, 4 / 13), (8, 0.5), (1000, 0.5)])
+def test_the_decay_of_the_average_rises_to_its_value(n, decay):
+    average = torch.ones(2)
+    moving_average(0.5)([average], [torch.zeros(2)], n)
+    torch.testing.assert_close(average, torch.full((2,), decay))
 
 
 def test_the_result_is_the_average_in_evaluation_mode():
