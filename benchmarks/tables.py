@@ -28,6 +28,7 @@ from tables_models import (  # noqa: E402
 from tables_results import results  # noqa: E402
 from tables_shared import ROOT  # noqa: E402
 from tables_speed import sampler, throughput  # noqa: E402
+from tables_summary import summary  # noqa: E402
 
 PAGES = (
     "README.md",
@@ -43,6 +44,7 @@ BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.D
 TEXTS = ("wiki27", "wikitext2-gpt2", "wikitext2-bert")
 
 TABLES: dict[str, Callable[[], str]] = {
+    "summary": summary,
     "results": results,
     "full-scale": full_scale,
     "digits": digits,

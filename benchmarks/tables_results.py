@@ -175,15 +175,16 @@ def distance_lines(name: str) -> list[Line]:
     runs = runs_of(name)
     ran, lines = ran_of(runs), []
     for t in FID_STEPS:
-
-        def distance(run: dict[str, Any], t: int = t) -> float | None:
-            rows = [row for row in run["distances"]["rows"] if row["steps"] == t]
-            return next((value for row in rows for key, value in row.items() if key != "steps"), None)
-
         some = next(run for run in runs.values() if run["distances"]["rows"])
         key = next(key for key in some["distances"]["rows"][-1] if key != "steps")
-        lines.append((f"{key}, {t} steps", of_models(runs, distance, 1), ran))
+        lines.append((f"{key}, {t} steps", of_models(runs, lambda run, t=t: distance_of(run, t), 1), ran))
     return lines
+
+
+def distance_of(run: dict[str, Any], steps: int) -> float | None:
+    """The distance of samples in so many steps, whatever its name."""
+    rows = [row for row in run["distances"]["rows"] if row["steps"] == steps]
+    return next((value for row in rows for key, value in row.items() if key != "steps"), None)
 
 
 def text_lines(name: str, stand_in: str, other: str | None) -> list[Line]:
