@@ -19,7 +19,8 @@ class RowStream(ABC):
     def __iter__(self) -> Iterator[Mapping[str, Tensor]]:
         """The rows from the position on, without end, moving it along; one iterator at a time.
 
-        A row is a mapping of ``x_0`` ``(dim,)``, and any of ``is_frozen``, ``is_padding`` and ``condition``.
+        A row is a mapping of ``x_0`` ``(dim,)``, and any of ``is_frozen``, ``is_padding`` and ``condition``, the
+        same in all rows.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from vadd.errors import ConfigError, DataError, DomainError
 from vadd.training.batches import BatchOrder, num_rows_of, read_batches
@@ -75,6 +75,28 @@ def test_plain_tokens_are_x_0():
     assert batch.keys() == {"x_0"}
 
 
+class Uneven(Dataset):
+    """Rows of which one has flags."""
+
+    def __init__(self, flagged):
+        self.flagged = flagged
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        row = {"x_0": torch.full((2,), index)}
+        return row | {"is_padding": torch.tensor([False, True])} if index == self.flagged else row
+
+
+@pytest.mark.parametrize(("place", "num_workers"), [(0, 0), (2, 0), (2, 1)])
+def test_a_row_with_other_keywords_is_refused_whichever_comes_first(place, num_workers):
+    order = BatchOrder(4, 4, 0)
+    data = Uneven(order.rows(0)[place])
+    with pytest.raises(ConfigError, match="is_padding: give every row"):
+        next(read_batches(data, order, 0, 1, num_workers=num_workers))
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_row_that_cannot_be_read_is_an_error(num_workers):
     with pytest.raises(DataError, match="the disk is gone"):
@@ -105,6 +127,8 @@ def test_wrong_data():
         num_rows_of({"x_0": torch.zeros(3, 2), "condition": torch.zeros(2)})
     with pytest.raises(ConfigError, match="got \\['label', 'x_0'\\]"):
         next(read_batches({"x_0": torch.zeros(3, 2), "label": torch.zeros(3)}, BatchOrder(3, 1, 0), 0, 1))
+    with pytest.raises(ConfigError, match="got tuple"):
+        next(read_batches(TensorDataset(torch.zeros(3, 2), torch.zeros(3)), BatchOrder(3, 1, 0), 0, 1))
     for counts in [(0, 1), (1, 0), (True, 1)]:
         with pytest.raises(DomainError, match="positive integer"):
             BatchOrder(*counts, 0)

@@ -103,6 +103,18 @@ def test_rows_may_be_plain_tokens():
     assert batch["x_0"].tolist() == [[0, 0], [1, 1]]
 
 
+@pytest.mark.parametrize("flagged", [0, 1])
+def test_a_row_with_other_keywords_is_refused_whichever_comes_first(flagged):
+    class Uneven(Numbers):
+        def __iter__(self):
+            for row in super().__iter__():
+                flags = {"is_padding": torch.tensor([False, True])} if int(row["x_0"][0]) == flagged else {}
+                yield row | flags
+
+    with pytest.raises(ConfigError, match="is_padding: give every row"):
+        next(stream_batches(Uneven(), 1, 2))
+
+
 @pytest.mark.parametrize("read_ahead", [False, True])
 def test_what_cannot_be_read_is_an_error_at_its_batch(read_ahead):
     for data, message in ((Numbers(fails_at=5), "the disk is gone"), (Numbers(last=5), "ended after 1 of a batch's 4")):

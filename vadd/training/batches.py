@@ -3,19 +3,20 @@
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from vadd.errors import ConfigError, DataError, DomainError
+from vadd.errors import ConfigError, DataError, DomainError, VADDError
 from vadd.training.noise import key, keyed_generator
 
-__all__ = ["Batch", "BatchOrder", "read_batches"]
+__all__ = ["Batch", "BatchOrder", "collate", "read_batches"]
 
 #: The tokens of some sequences as ``x_0``, and ``is_frozen``, ``is_padding`` and ``condition`` where there are any.
 Batch = dict[str, Tensor]
@@ -109,7 +110,7 @@ def read_batches(
         pin_memory: whether they read into page-locked memory.
 
     Raises:
-        ConfigError: if the data are of another form.
+        ConfigError: if the data are of another form, or rows of a batch have different keywords.
         DataError: if a row cannot be read, or a reading process dies.
     """
     num = order.batch_size - start if num is None else num
@@ -124,6 +125,7 @@ def read_batches(
     loader = DataLoader(
         _Seeded(tensors),
         batch_sampler=sampler,  # pyright: ignore[reportArgumentType] - any iterable of lists will do
+        collate_fn=collate,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=keyed_generator("cpu", order.seed, "workers", first),
@@ -131,15 +133,31 @@ def read_batches(
     batches, readers = _start(loader)
     for _ in range(first, last):
         try:
-            batch: Any = next(batches)
+            batch = next(batches)
         except StopIteration:
             return
+        except VADDError:
+            raise
         except Exception as error:
             raise DataError(f"the data cannot be read: {_deaths(readers)}{type(error).__name__}: {error}") from error
-        if isinstance(batch, Tensor):
-            batch = {"x_0": batch}
-        check_names(batch)
         yield batch
+
+
+def collate(rows: Sequence[Any]) -> Batch:
+    """A batch of rows, of tokens or of mappings with the same keywords.
+
+    Raises:
+        ConfigError: if a row is of another form than that, or than the first.
+    """
+    named = [{"x_0": row} if isinstance(row, Tensor | np.ndarray) else row for row in rows]
+    for row in named:
+        check_names(row)
+        if row.keys() != named[0].keys():
+            raise ConfigError(
+                f"rows of the data must have the same keywords, but only some have "
+                f"{', '.join(sorted(row.keys() ^ named[0].keys()))}: give every row them, or none."
+            )
+    return default_collate(named)
 
 
 def _start(loader: DataLoader) -> tuple[Iterator[Any], list[BaseProcess]]:

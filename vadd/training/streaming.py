@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from vadd.errors import DataError, VADDError
 from vadd.streams import RowStream
-from vadd.training.batches import Batch, check_names
+from vadd.training.batches import Batch, collate
 
 __all__ = ["stream_batches"]
 
@@ -42,7 +39,7 @@ def stream_batches(
         pin_memory: whether batches are in page-locked memory.
 
     Raises:
-        ConfigError: if rows are of another form.
+        ConfigError: if rows are of another form, or those of a batch have different keywords.
         DataError: if a row cannot be read, or the stream ends.
     """
     batches = _read(stream, num_batches, batch_size, start, batch_size - start if num is None else num, pin_memory)
@@ -58,10 +55,7 @@ def _read(
             read: list[Any] = list(islice(rows, batch_size))
             if len(read) < batch_size:
                 raise DataError(f"the stream ended after {len(read)} of a batch's {batch_size} rows: it has to go on.")
-            own = [{"x_0": row} if isinstance(row, Tensor) else row for row in read[start : start + num]]
-            for row in own:
-                check_names(row)
-            batch = {name: torch.stack([row[name] for row in own]) for name in own[0]}
+            batch = collate(read[start : start + num])
             if pin_memory:
                 batch = {name: value.pin_memory() for name, value in batch.items()}
             yield batch, stream.state_dict()
