@@ -431,6 +431,19 @@ def test_a_resumed_run_keeps_its_optimizer_and_its_data(tmp_path):
         make_trainer(6, folder=tmp_path, learning_rate=0.01, betas=(0.5, 0.5)).fit()
     with pytest.raises(CheckpointError, match="50 rows of data, now 49"):
         make_trainer(6, folder=tmp_path, data=tokens(49)).fit()
+    with pytest.raises(CheckpointError, match="clip_norm 1.0, now None"):
+        make_trainer(6, folder=tmp_path, clip_norm=None).fit()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [(warmup_constant(3), None, "a schedule, now without one"), (None, warmup_constant(3), "no schedule, now with one")],
+    ids=["with", "without"],
+)
+def test_a_resumed_run_keeps_its_schedule(tmp_path, before, now, message):
+    trained(3, folder=tmp_path, schedule=before)
+    with pytest.raises(CheckpointError, match=message):
+        make_trainer(6, folder=tmp_path, schedule=now).fit()
 
 
 def test_a_scheduler_that_counts_goes_on(tmp_path):

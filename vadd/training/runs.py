@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
-#: Settings that decide which numbers an update draws: a run cannot go on with others.
-_FIXED = ("batch_size", "seed", "ema_decay", "precision", "learning_rate", "betas", "weight_decay")
+#: Settings that decide what an update draws and does: a run cannot go on with others.
+_FIXED = ("batch_size", "seed", "ema_decay", "precision", "learning_rate", "betas", "weight_decay", "clip_norm")
 
 
 class Run:
@@ -127,6 +127,8 @@ class Run:
         num, own = found.metadata["num_rows"], trainer.feed.num_rows
         if num != own:
             other.append(f"{'a stream' if num is None else f'{num} rows'} of data, now {own or 'a stream'}")
+        if (state["scheduler"] is None) != (trainer.scheduler is None):
+            other.append("no schedule, now with one" if trainer.scheduler else "a schedule, now without one")
         if other:
             raise CheckpointError(
                 f"the run in {trainer.folder} was made with {'; '.join(other)}: it cannot go on with other settings. "
