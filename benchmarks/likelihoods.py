@@ -62,6 +62,7 @@ def train_toy(toy: str, args: Namespace) -> tuple[dict[str, Pair], Tensor, float
     """Pairs trained on a toy, held-out points, and the entropy of the toy."""
     options = Namespace(
         num_updates=20 if args.smoke else 3000,
+        num_validation=500,
         num_bins=50,
         batch_size=512,
         learning_rate=2e-3,
@@ -76,8 +77,8 @@ def train_toy(toy: str, args: Namespace) -> tuple[dict[str, Pair], Tensor, float
     data = toy2d_svi.draw(toy, 200_000, options.num_bins, args.seed + 1)
     heldout = toy2d_svi.draw(toy, args.num_rows, options.num_bins, args.seed + 2)
     pairs = {}
-    for name in toy2d_svi.LATENT_SIZES:
-        trained = toy2d_svi.train(toy, name, data, options)
+    for name, recipe in (("MDM", "mdm"), ("VADD", "paper")):
+        trained = toy2d_svi.train(toy, toy2d_svi.recipe_of(recipe, options), data, options)
         pairs[name] = (trained.model, trained.guide)
     return pairs, heldout, entropy(toy_probabilities(toy, options.num_bins))
 

@@ -11,12 +11,6 @@ def run_name(run: dict[str, Any]) -> str:
     return f"{run['model']}{longer}"
 
 
-def origin_of_runs(report: dict[str, Any]) -> str:
-    """Where the figures come from; a run with uncommitted changes marks them all."""
-    dirty = report["git"]["dirty"] or any(run["git"]["dirty"] for run in report["results"]["runs"])
-    return origin({**report, "git": {**report["git"], "dirty": dirty}})
-
-
 def comparison(name: str) -> str:
     """Bounds of each model by number of steps, and what training cost."""
     report = read(name)
@@ -44,7 +38,7 @@ def comparison(name: str) -> str:
         f"{first['preset']['num_latents']} latents inside the logarithm, fewer where many steps share one. The DELBO "
         "is the published metric; with a latent it bounds nothing. Time an update: against the MDM's, in turns.\n"
     )
-    return table(head, rows) + note + origin_of_runs(report)
+    return table(head, rows) + note + origin(report)
 
 
 def differences(name: str) -> str:
@@ -61,7 +55,7 @@ def differences(name: str) -> str:
         for (a, b, equal), cells in found.items()
         if set(steps) <= cells.keys()
     ]
-    return table(["difference", "", *(f"T={t}" for t in steps)], rows) + origin_of_runs(report)
+    return table(["difference", "", *(f"T={t}" for t in steps)], rows) + origin(report)
 
 
 def image_quality(name: str) -> str:
@@ -76,7 +70,7 @@ def image_quality(name: str) -> str:
     head = [key, *("real" if t is None else f"T={t}" for t in steps)]
     against = runs[0]["distances"]["against"].replace("steps null", "column real")
     note = f"\nSamples against {against}. Distances in {runs[0]['distances']['features']}.\n"
-    return table(head, rows) + note + origin_of_runs(report)
+    return table(head, rows) + note + origin(report)
 
 
 def text_quality(name: str) -> str:
@@ -90,7 +84,7 @@ def text_quality(name: str) -> str:
     ]
     first = runs[0]["samples"]
     note = f"\nPerplexity by {first['judge']} (unigram entropy in nats); real: {first['against'].split(':')[0]}.\n"
-    return table(["model", *("real" if t is None else f"T={t}" for t in steps)], rows) + note + origin_of_runs(report)
+    return table(["model", *("real" if t is None else f"T={t}" for t in steps)], rows) + note + origin(report)
 
 
 def text_perplexities(name: str) -> str:
@@ -107,4 +101,4 @@ def text_perplexities(name: str) -> str:
             cells = (found["marginal"]["perplexity"], shared.get("perplexity"), published)
             rows.append([run_name(run), text, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
     head = ["model", "text", "marginal", "shared latent, infinitely many steps", "DELBO, the published metric"]
-    return table(head, rows) + "\nPerplexity a token; the first two are upper bounds.\n" + origin_of_runs(report)
+    return table(head, rows) + "\nPerplexity a token; the first two are upper bounds.\n" + origin(report)

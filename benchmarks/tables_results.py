@@ -181,8 +181,8 @@ def distance_lines(name: str) -> list[Line]:
     return lines
 
 
-def distance_of(run: dict[str, Any], steps: int) -> float | None:
-    """The distance of samples in so many steps, whatever its name."""
+def distance_of(run: dict[str, Any], steps: int | None) -> float | None:
+    """The distance of samples in so many steps, whatever its name; without steps that of real images."""
     rows = [row for row in run["distances"]["rows"] if row["steps"] == steps]
     return next((value for row in rows for key, value in row.items() if key != "steps"), None)
 

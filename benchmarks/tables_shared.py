@@ -25,8 +25,15 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def origin(report: dict[str, Any]) -> str:
-    """Where the figures of a file come from."""
-    machine = report["machine"]
+    """Where the figures of a file come from; a run with uncommitted changes marks them all."""
+    machine, results = report["machine"], report["results"] if "results" in report else {}
     where = machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {machine['threads']} threads"
-    commit = (report["git"]["commit"] or "unknown")[:10] + (" with changes" if report["git"]["dirty"] else "")
+    dirty = report["git"]["dirty"]
+    if "runs_at" in results:  # many runs, merged
+        found = results["runs_at"]
+        some = ", some with changes" if found["dirty"] else ""
+        at = f"runs of several seeds at {len(found['commits'])} commits{some} (`runs_at` of the file)"
+        return f"\n`{report['command']}`, {where}, {at}.\n"
+    dirty = dirty or any(run["git"]["dirty"] for run in results.get("runs", ()) if "git" in run)
+    commit = (report["git"]["commit"] or "unknown")[:10] + (" with changes" if dirty else "")
     return f"\n`{report['command']}`, seed {report['seed']}, {where}, commit {commit}.\n"

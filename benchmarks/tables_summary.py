@@ -40,10 +40,11 @@ def bounds_of_designs(data: str, title: str) -> list[Row]:
 def of_images(name: str, title: str) -> list[Row]:
     """Distances of samples in few and in many steps, and bounds with their standard errors."""
     runs = runs_of(name)
-    rows = []
+    rows, real = [], distance_of(runs["default"], None)
+    floor = f" (real images: {real:.1f})" if real is not None else ""
     for t in (1, 4, 20):
         values = of_models(runs, lambda run, t=t: distance_of(run, t), 1)
-        rows.append([title, "distance of samples", str(t), *values])
+        rows.append([title, f"distance of samples{floor if t == 1 else ''}", str(t), *values])
     for t in (1, 8, steps_of(runs)[-1]):
         values = []
         for model in MODELS:

@@ -25,6 +25,11 @@ def test_times_of_the_result_files_are_found(repeat):
     assert names.index("digits") < names.index("infill")
 
 
+def test_what_is_merged_is_run_before(repeat):
+    (commands,) = (benchmark.commands for benchmark in repeat.benchmarks() if benchmark.name == "latent_design")
+    assert ["--merge" in command for command in commands] == [False, True]
+
+
 @pytest.mark.parametrize(("options", "ran"), [([], ["short"]), (["--all"], ["long", "short"]), (["--list"], None)])
 def test_short_ones_run_and_then_the_tables(options, ran, repeat, tmp_path, monkeypatch, capsys):
     import tables_shared

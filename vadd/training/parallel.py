@@ -28,8 +28,11 @@ def make_accelerator(**options: Any) -> Any:
         raise ConfigError('training needs Accelerate: pip install "vadd[training]".') from error
     # The prior has no gradient while the KL weight is zero.
     handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    # Without an accelerator Accelerate would let processes that torchrun started train apart.
-    return Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=handlers, **options)
+    # Masks are drawn in double precision, which Apple's MPS has not. On a CPU Accelerate has to be told so, or it would
+    # let processes that torchrun started train apart.
+    device = torch.accelerator.current_accelerator(check_available=True)
+    on_cpu = device is None or device.type == "mps"
+    return Accelerator(cpu=on_cpu, kwargs_handlers=handlers, **options)
 
 
 class Processes:
