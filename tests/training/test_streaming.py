@@ -136,7 +136,8 @@ def test_the_thread_ends_with_the_batches():
 
 def trained(folder=None, num=12, *, callbacks=(), **options):
     data = options.pop("data", None) or stream()
-    trainer = make_trainer(num, 8, data=data, folder=folder, callbacks=callbacks, save_every=5, **options)
+    every = None if folder is None else 5
+    trainer = make_trainer(num, 8, data=data, folder=folder, callbacks=callbacks, save_every=every, **options)
     trainer.fit()
     return trainer
 

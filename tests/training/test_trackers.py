@@ -1,12 +1,23 @@
 """Metrics on file: whole lines, exact values, and after a resume no row of the future."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 
-from vadd.errors import CheckpointError, ConfigError, DataError, DomainError
-from vadd.training import trackers as trackers_module
-from vadd.training.trackers import csv_tracker, drop_later_rows, read_metrics, resolve_trackers, start_trackers
+sys.path.insert(0, str(Path(__file__).parent))
+from parts import make_trainer  # noqa: E402
+
+from vadd.errors import CheckpointError, ConfigError, DataError, DomainError  # noqa: E402
+from vadd.training import trackers as trackers_module  # noqa: E402
+from vadd.training.trackers import (  # noqa: E402
+    csv_tracker,
+    drop_later_rows,
+    read_metrics,
+    resolve_trackers,
+    start_trackers,
+)
 
 accelerate = pytest.importorskip("accelerate")
 
@@ -167,6 +178,28 @@ def test_names_become_what_accelerate_takes(tmp_path):
     assert resolve_trackers([], None) == []
 
 
+def test_the_default_is_the_file_of_a_run_with_a_folder(tmp_path):
+    assert [tracker.name for tracker in resolve_trackers(None, tmp_path)] == ["csv"]
+    assert resolve_trackers(None, None) == []
+
+
+def test_a_trainer_without_a_folder_takes_trackers_that_need_none(tmp_path):
+    own = csv_tracker(tmp_path)
+    make_trainer(2, log_every=1, trackers=[own]).fit()
+    assert read_metrics(tmp_path)["loss"]["step"] == [1, 2]
+    with pytest.raises(ConfigError, match="got 'nonsense'"):
+        make_trainer(trackers=("nonsense",))
+    with pytest.raises(ConfigError, match="'csv' writes to the folder of the run"):
+        make_trainer(trackers=("csv",))
+
+
+def test_an_accelerator_brings_its_trackers_along(make_accelerator, tmp_path):
+    make_trainer(2, log_every=1, accelerator=make_accelerator("csv")).fit()
+    assert read_metrics(tmp_path)["loss"]["step"] == [1, 2]
+    with pytest.raises(ConfigError, match=r"come with the accelerator, Accelerator\(log_with="):
+        make_trainer(trackers=("csv",), folder=tmp_path, accelerator=accelerate.Accelerator(cpu=True))
+
+
 def test_trackers_that_cannot_be_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"trackers are 'csv', 'tensorboard', 'wandb' or .*, got 'cvs'"):
         resolve_trackers(["csv", "cvs"], tmp_path)
@@ -182,7 +215,7 @@ def test_trackers_that_cannot_be_are_refused(tmp_path, monkeypatch):
 
 
 def test_accelerate_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "accelerate.tracking", None)
+    monkeypatch.setitem(sys.modules, "accelerate.tracking", None)
     with pytest.raises(ConfigError, match=r"pip install 'vadd\[training\]'"):
         resolve_trackers(["csv"], tmp_path)
 

@@ -404,6 +404,13 @@ def test_tokens_out_of_range_are_noticed_whenever_they_come():
     assert trainer.step == 3
 
 
+def test_settings_that_would_do_nothing_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="save_every needs folder"):
+        make_trainer(6, save_every=2)
+    with pytest.raises(ConfigError, match="validate_every needs validation"):
+        make_trainer(6, validate_every=2, folder=tmp_path)
+
+
 def test_a_run_does_not_go_back(tmp_path):
     trained(5, folder=tmp_path)
     with pytest.raises(CheckpointError, match="at update 5, beyond num_updates=4"):
@@ -437,7 +444,10 @@ def test_a_resumed_run_keeps_its_optimizer_and_its_data(tmp_path):
 
 @pytest.mark.parametrize(
     ("before", "now", "message"),
-    [(warmup_constant(3), None, "a schedule, now without one"), (None, warmup_constant(3), "no schedule, now with one")],
+    [
+        (warmup_constant(3), None, "a schedule, now without one"),
+        (None, warmup_constant(3), "no schedule, now with one"),
+    ],
     ids=["with", "without"],
 )
 def test_a_resumed_run_keeps_its_schedule(tmp_path, before, now, message):

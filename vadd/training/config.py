@@ -30,8 +30,8 @@ class TrainerConfig:
         max_skipped: updates skipped in a row after which training stops all the same.
         minutes: time after which training saves and ends; None for no limit.
         log_every: updates from one line of metrics to the next.
-        validate_every: updates from one validation to the next; None for none but the last.
-        save_every: updates from one snapshot to the next; None for one at the end alone.
+        validate_every: updates from one validation to the next; None for none but the last. It needs a validation.
+        save_every: updates from one snapshot to the next; None for one at the end alone. It needs a folder.
         keep_last: latest snapshots that are kept.
         keep_best: whether the one with the best validation score is kept, too.
         num_workers: processes that read ahead from a data set, a thread for a stream; tensors need none.

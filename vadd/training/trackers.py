@@ -23,17 +23,19 @@ _PACKAGES = {
 }
 
 
-def resolve_trackers(trackers: Sequence[Any], folder: str | Path | None) -> list[Any]:
+def resolve_trackers(trackers: Sequence[Any] | None, folder: str | Path | None) -> list[Any]:
     """What ``Accelerator(log_with=..., project_dir=folder)`` takes, for names of trackers.
 
     Args:
         trackers: ``"csv"`` (:func:`csv_tracker`), ``"tensorboard"``, ``"wandb"``, or trackers of Accelerate of your
-            own, which are passed on.
+            own, which are passed on; None is ``"csv"`` where there is a folder.
         folder: of the run; None if none of the trackers writes there.
 
     Raises:
         ConfigError: on an unknown or repeated name, a missing package, or a missing folder.
     """
+    if trackers is None:
+        trackers = () if folder is None else ("csv",)
     general_tracker = _general_tracker() if trackers else None
     resolved: list[Any] = []
     for tracker in trackers:

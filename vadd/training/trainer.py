@@ -68,9 +68,9 @@ class Trainer:
             by name; the latter runs in the main process alone. The lowest ``validation.score`` is the best.
         callbacks: see :class:`~vadd.training.Callback`.
         folder: where metrics and snapshots are written; None for nowhere.
-        trackers: of ``"csv"``, ``"tensorboard"``, ``"wandb"``; with a folder alone.
+        trackers: of ``"csv"`` (default with a folder), ``"tensorboard"``, ``"wandb"``, Accelerate's ``GeneralTracker``.
         progress: whether to show a progress bar.
-        accelerator: an ``accelerate.Accelerator`` to use instead of a new one.
+        accelerator: an ``accelerate.Accelerator`` to use instead of a new one, with its own trackers.
 
     Raises:
         ConfigError: if the parts do not fit together.
@@ -90,15 +90,20 @@ class Trainer:
         validation: Callable[..., Any] | None = None,
         callbacks: Sequence[Callback] = (),
         folder: str | Path | None = None,
-        trackers: Sequence[str] = ("csv",),
+        trackers: Sequence[Any] | None = None,
         progress: bool = True,
         accelerator: Any = None,
     ) -> None:
-        self.config, self.data, self.objective = config, data, objective
+        self.config, self.objective = config, objective
+        for setting, name, part in (("validate_every", "validation", validation), ("save_every", "folder", folder)):
+            if getattr(config, setting) is not None and part is None:
+                raise ConfigError(f"{setting} needs {name}, and there is none: give {name}, or leave {setting} out.")
         self.folder = None if folder is None else Path(folder)
         if accelerator is None:
-            log_with = None if self.folder is None else resolve_trackers(trackers, self.folder)
+            log_with = resolve_trackers(trackers, self.folder) or None
             accelerator = make_accelerator(mixed_precision="no", log_with=log_with, project_dir=self.folder)
+        elif trackers is not None:
+            raise ConfigError("trackers come with the accelerator, Accelerator(log_with=...): leave trackers out.")
         self.accelerator = accelerator
         self.processes = Processes(accelerator, config)
         self.model, self.guide = model.to(self.device), guide.to(self.device)
