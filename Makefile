@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format docs results package torch-versions
+.PHONY: help setup demo test slow lint format docs results mutation package torch-versions
 
 help:
 	@echo "make setup   create $(VENV) and install everything into it"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint    check style and types    make format  repair the style"
 	@echo "make docs    build the documentation: docs/_build/index.html"
 	@echo "make results run the short benchmarks again, say what the others take, write the tables anew"
+	@echo "make mutation  put mistakes into a copy of the core, count those that the tests notice (an hour or more)"
 	@echo "make package build wheel and sdist, try both out in an empty environment"
 	@echo "make torch-versions  run the tests of the core with the oldest and the newest PyTorch"
 
@@ -52,6 +53,9 @@ docs: setup
 
 results: setup
 	$(PY) benchmarks/repeat.py
+
+mutation: setup
+	$(PY) benchmarks/mutation.py
 
 package: setup
 	$(PY) tests/release/packages.py

@@ -45,7 +45,7 @@ def seconds_in(found: Any) -> Iterator[float]:
         yield found["cpu_seconds"]["mean"] * len(found["seeds"])
     elif isinstance(found, dict) and "seconds_of_this_call" in found:
         yield found["seconds_of_this_call"] or 0.0
-    elif isinstance(found, dict) and "environment" in found:  # a section
+    elif isinstance(found, dict) and ("environment" in found or "mutants_in_all" in found):  # a section, all mutants
         yield found["seconds"]
     elif isinstance(found, dict):
         for part in found.values():

@@ -1,0 +1,153 @@
+"""Mutants of a small package are noticed or survive as they must, and only what computes something is changed."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cosmic_ray")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FUNCTION = '''
+def larger(x: "int | None", *, low: int) -> int:
+    """The larger of both, at least 2 - 1."""
+    return x if x > low else low
+'''
+TEST = """
+from toy.bounds import larger
+
+def test_larger():
+    assert [larger(x, low=1) for x in (0, 1, 3)] == [1, 1, 3]
+"""
+SIGNS = '''
+@decorated(1 + 1)
+def f(a: int | None, *rest: "2", scale=3, **options: 4) -> 5:
+    """6 - 7"""
+    if not rest:
+        raise ValueError(f"{a + 1} is less than {8 - 1}")
+    assert a is not None
+    return g(a, *rest, device=scale * a, **{"b": a, **options})
+
+class C:
+    def __repr__(self):
+        return 9 * "C"
+'''
+
+
+@pytest.fixture
+def mutation(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import mutation
+
+    return mutation
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A repository with a package of one function, and one test."""
+    for name, text in (("toy/bounds.py", FUNCTION), ("tests/bounds/test_larger.py", TEST), ("toy/__init__.py", "")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / ".gitignore").write_text("outputs/\n")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # quick to start
+    commit(tmp_path)
+    return tmp_path
+
+
+def commit(root):
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "toy"]):
+        subprocess.run(["git", "-C", root, "-c", "user.name=t", "-c", "user.email=t@example.org", *command], check=True)
+
+
+def results_of(mutation, toy):
+    mutation.main(["--root", str(toy), "--only", "toy/bounds.py", "--num-mutants", "9"])
+    return json.loads((toy / "outputs" / "mutation" / "mutation.json").read_text())["results"]
+
+
+def test_what_a_test_sees_is_killed_and_what_none_can_see_survives(mutation, toy, monkeypatch):
+    found = results_of(mutation, toy)
+    assert (found["mutants_in_all"], found["sample"], found["killed"], found["equivalent"]) == (3, 3, 2, 0)
+    assert found["rate"] == pytest.approx(2 / 3)
+    (survivor,) = found["survivors"]
+    assert (survivor["line"], survivor["function"], survivor["tests"]) == (4, "larger", 1)
+    assert survivor["diff"][1] == "+    return x if x >= low else low"
+    assert (toy / "toy/bounds.py").read_text() == FUNCTION
+    assert (toy / "outputs/mutation/tree/toy/bounds.py").read_text() == FUNCTION
+
+    outcomes = toy / "outputs" / "mutation" / "outcomes.jsonl"
+    rows = outcomes.read_text()
+    assert {row["by"][:6] for row in map(json.loads, rows.splitlines()) if row["outcome"] == "killed"} == {"FAILED"}
+    assert results_of(mutation, toy) == found  # nothing is run a second time
+    assert outcomes.read_text() == rows
+
+    listed = toy / "equivalent.json"
+    listed.write_text(json.dumps([{**{key: survivor[key] for key in ("module", "function", "diff")}, "reason": "x"}]))
+    monkeypatch.setattr(mutation, "EQUIVALENT", listed)
+    found = results_of(mutation, toy)
+    assert (found["killed"], found["equivalent"], found["rate"], found["survivors"]) == (2, 1, 1.0, [])
+
+
+def test_survivors_alone_are_run_again_once_tests_have_changed(mutation, toy):
+    results_of(mutation, toy)
+    # The float says which of two equal numbers it was.
+    text = TEST + "    assert isinstance(larger(1.0, low=1), int)\n"
+    (toy / "tests/bounds/test_larger.py").write_text(text)
+    commit(toy)
+    assert results_of(mutation, toy)["rate"] == 1.0
+    assert len((toy / "outputs" / "mutation" / "outcomes.jsonl").read_text().splitlines()) == 4
+
+
+def test_tests_that_do_not_pass_without_a_mutation_notice_none(mutation, toy):
+    (toy / "tests/bounds/test_larger.py").write_text(TEST.replace("[1, 1, 3]", "[1, 1, 4]"))
+    commit(toy)
+    found = results_of(mutation, toy)
+    assert found["killed"] == 0
+    assert found["tests_left_out"] == ["tests/bounds/test_larger.py::test_larger"]
+
+
+def test_only_what_computes_something_is_changed(mutation):
+    source = mutation.Source(SIGNS)
+    places = {(name.rpartition("/")[2], place) for name, _, place in mutation.positions(source)}
+    lines = SIGNS.splitlines()
+    assert {(name, lines[line - 1][column]) for name, (line, column) in places} == {
+        ("NumberReplacer", "3"),  # a default
+        ("AddNot", "n"),
+        ("ReplaceUnaryOperator_Delete_Not", "n"),
+        ("ReplaceBinaryOperator_Mul_Div", "*"),  # of the scale, no star of arguments
+    }
+
+
+def test_operators_make_what_their_examples_say(mutation):
+    import mutation_operators
+
+    for operator in (mutation_operators.SwapName, mutation_operators.DropKeyword):
+        for example in operator.examples():
+            mutated = mutation.mutate_code(example.pre_mutation_code, operator(), example.occurrence)
+            assert mutated == example.post_mutation_code
+
+
+def test_a_larger_sample_begins_with_the_smaller_one(mutation):
+    modules = mutation.modules_of(ROOT, ["vadd/schedules.py", "vadd/samplers/time_grid.py"])
+    small, of_all = mutation.draw_sample(ROOT, modules, 3, seed=0)
+    large, _ = mutation.draw_sample(ROOT, modules, 6, seed=0)
+    assert large[:3] == small
+    assert len(set(large)) == 6 < of_all
+    assert mutation.draw_sample(ROOT, modules, 3, seed=1)[0] != small
+
+
+def test_the_core_exists_and_each_of_its_modules_has_tests(mutation):
+    modules = mutation.modules_of(ROOT, mutation.CORE)
+    assert {"vadd/schedules.py", "vadd/objectives/elbo.py"} <= set(modules)
+    for module in modules:
+        assert mutation.test_folders(ROOT, module), module
+
+
+def test_equivalent_mutants_are_argued_and_still_there(mutation):
+    known = json.loads(mutation.EQUIVALENT.read_text())
+    for row in known:
+        assert row.keys() == {"module", "function", "diff", "reason"}
+        assert len(row["reason"]) > 20
+        lines = (ROOT / row["module"]).read_text().splitlines()
+        assert all(line[1:] in lines for line in row["diff"] if line.startswith("-")), row
