@@ -12,7 +12,8 @@ test that takes longer than ``5 x`` its time and a minute has noticed the mutant
 
 Mutants that change nothing that a test could see stand in ``mutation_equivalent.json``, each with a reason; they are
 not run, and no part of the rate. Interrupted, the program goes on where it stopped: outcomes are kept under
-``outputs/mutation`` while the mutant's module is unchanged, except survivors of an earlier commit, which are run again.
+``outputs/mutation`` while the mutant's module is unchanged, except survivors of other tests or other code around the
+module, which are run again.
 """
 
 import argparse
@@ -92,14 +93,13 @@ def changed_lines(before: str, after: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---"))
 
 
-def clone(root: Path, tree: Path) -> str:
-    """The last commit as a tree of its own, without what an interrupted run left there; the commit."""
+def clone(root: Path, tree: Path) -> None:
+    """The last commit as a tree of its own, without what an interrupted run left there."""
     commit = git(root, "rev-parse", "HEAD")
     if not tree.exists():
         subprocess.run(["git", "clone", "--quiet", "--no-checkout", root, tree], check=True)
     git(tree, "fetch", "--quiet", "origin")
     git(tree, "checkout", "--quiet", "--force", "--detach", commit)
-    return commit
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -189,7 +189,12 @@ def run_mutant(mutant: Mutant, tests: dict[str, float], arguments: Path) -> tupl
     return "killed", next((x for x in output.splitlines() if x.startswith(("FAILED", "ERROR"))), output[-300:])
 
 
-def go_through(sample: Sequence[Mutant], tree: Path, folder: Path, commit: str, known: list[Any]) -> Iterator[dict]:
+def state_of(tree: Path, package: str) -> str:
+    """What the outcome of a mutant rests on: the package and its tests."""
+    return "-".join(git(tree, "rev-parse", "--short=12", f"HEAD:{name}") for name in (package, "tests"))
+
+
+def go_through(sample: Sequence[Mutant], tree: Path, folder: Path, state: str, known: list[Any]) -> Iterator[dict]:
     """The outcome of each mutant, run unless it is known, and written down as soon as it is."""
     path = folder / "outcomes.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
@@ -202,18 +207,18 @@ def go_through(sample: Sequence[Mutant], tree: Path, folder: Path, commit: str, 
             yield {**mutant._asdict(), "outcome": "equivalent"}
             continue
         row = done.get((source, mutant.operator, mutant.occurrence))
-        if row is None or (row["outcome"] == "survived" and row["commit"] != commit):
+        if row is None or (row["outcome"] == "survived" and row["state"] != state):
             folders = test_folders(tree, mutant.module)
             for name in folders:
                 if name not in tests:
-                    store = folder / f"{Path(name).stem}-{commit[:12]}.json"
+                    store = folder / f"{Path(name).stem}-{state}.json"
                     tests[name] = Tests(name, Path(mutant.module).parts[0], store)
             text = Source((tree / mutant.module).read_text())
             chosen = select_tests(mutant, text, [tests[name] for name in folders])
             start = time.monotonic()
             outcome, by = run_mutant(mutant, chosen, folder / "tests.txt")
             row = {**mutant._asdict(), "outcome": outcome, "by": by, "tests": len(chosen)}
-            row |= {"seconds": round(time.monotonic() - start, 1), "source": source, "commit": commit}
+            row |= {"seconds": round(time.monotonic() - start, 1), "source": source, "state": state}
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
         yield row
@@ -234,7 +239,7 @@ def summarize(rows: Sequence[dict[str, Any]], pool: int, left_out: Sequence[str]
     for row in rows:
         counts = modules.setdefault(row["module"], dict.fromkeys(("killed", "timeout", "survived", "equivalent"), 0))
         counts[row["outcome"]] += 1
-    shown = ("module", "line", "function", "operator", "diff", "tests", "commit")
+    shown = ("module", "line", "function", "operator", "diff", "tests")
     return {
         "mutants_in_all": pool,
         "sample": len(rows),
@@ -267,18 +272,20 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     out = args.out or (folder if args.only else ROOT / "benchmarks" / "results")
     tree = folder / "tree"
-    commit = clone(root, tree)
-    sample, pool = draw_sample(tree, modules_of(tree, args.only or CORE), args.num_mutants, args.seed)
+    clone(root, tree)
+    modules = modules_of(tree, args.only or CORE)
+    state = state_of(tree, Path(modules[0]).parts[0])
+    sample, pool = draw_sample(tree, modules, args.num_mutants, args.seed)
     known = json.loads(EQUIVALENT.read_text())
     rows = []
     # CI: Hypothesis draws the same examples in each run.
     with contextlib.chdir(tree), patch.dict(os.environ, CI="1", PYTHONPATH=str(Path(__file__).resolve().parent)):
-        for row in go_through(sample, tree, folder, commit, known):
+        for row in go_through(sample, tree, folder, state, known):
             rows.append(row)
             print(f"{len(rows)}/{len(sample)} {row['outcome']}: {row['module']}:{row['line']}", flush=True)
             if row["outcome"] == "survived":
                 print("\n".join(row["diff"]), flush=True)
-    measured = [json.loads(path.read_text())["failed"] for path in folder.glob(f"*-{commit[:12]}.json")]
+    measured = [json.loads(path.read_text())["failed"] for path in folder.glob(f"*-{state}.json")]
     results = summarize(rows, pool, list(itertools.chain(*measured)))
     low, high = results["rate_95_percent"]
     print(
