@@ -81,6 +81,29 @@ def test_delbo_without_a_latent_is_the_bound_of_masked_diffusion(options):
     assert torch.equal(other.nats_per_sequence, result.nats_per_sequence)
 
 
+@pytest.mark.parametrize("proposal", ["prior", "mixture"])
+def test_delbo_of_another_proposal_has_no_name_at_all(proposal):
+    result = evaluate("delbo", proposal=proposal, num_latents=1 if proposal == "prior" else 2)
+    assert (result.proposal, math.isfinite(result.nats)) == (proposal, True)
+    for name in PLAIN + NAMED:
+        assert not hasattr(result, name)
+    with pytest.raises(NotABoundError, match=f"one latent of the guide, not of .*proposal='{proposal}'"):
+        _ = result.delbo_perplexity
+
+
+@pytest.mark.parametrize("options", [{"latent_dim": 0}, {"latents": "null"}])
+@pytest.mark.parametrize("bound", ["finite-step", "marginal", "delbo", "conditional"])
+def test_where_no_latent_is_drawn_the_result_names_none(bound, options):
+    one = evaluate(bound, **options)
+    many = evaluate(bound, num_latents=4, proposal="mixture", **options)
+    assert torch.equal(many.nats_per_sequence, one.nats_per_sequence)
+    assert (many.num_latents, many.proposal) == (one.num_latents, one.proposal) == (1, None)
+    if bound == "delbo":
+        assert many.delbo_perplexity == one.perplexity
+    drawn = evaluate(bound, num_latents=4)
+    assert (drawn.num_latents, drawn.proposal) == (4, "prior" if bound == "marginal" else "guide")
+
+
 @pytest.mark.parametrize(
     ("bound", "options", "parts"),
     [

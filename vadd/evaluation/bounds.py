@@ -138,7 +138,9 @@ def log_likelihood_bound(
     claim = claim_of(
         bound, plan, model, num_steps, mask_ratio, has_grid=time_grid is not None, has_frozen=is_frozen is not None
     )
-    return collect(bound, claim, draws, num_scored, num_latents, seed)
+    if not integral.integrates:  # the K of a comparison of models, of which this one draws no latent
+        return collect(bound, claim, draws, num_scored, num_latents if bound == "shared-latent" else 1, seed)
+    return collect(bound, claim, draws, num_scored, num_latents, seed, integral.proposal)
 
 
 def jump_costs(

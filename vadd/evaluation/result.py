@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vadd.errors import VADDError
+from vadd.evaluation.importance import Proposal
 
 __all__ = ["BoundResult", "NotABoundError"]
 
@@ -27,10 +28,12 @@ class BoundResult:
         nats_per_sequence: one estimate a sequence, float64, shape ``(batch,)``.
         stderr_per_sequence: standard error of each from masks and latents alone, NaN for one draw.
         num_scored: tokens scored in each sequence.
-        num_latents: latents inside each logarithm (``K``).
+        num_latents: latents inside each logarithm (``K``), or trajectories of a shared-latent bound; 1 where no latent
+            is drawn.
         num_draws: masks drawn for each sequence.
         seed: the seed of masks and latents. The masks do not depend on the model (but for shared-latent
             with several latents), so results of one seed are paired.
+        proposal: where the latents come from; None where none is drawn.
     """
 
     kind: str
@@ -41,6 +44,7 @@ class BoundResult:
     num_latents: int
     num_draws: int
     seed: int
+    proposal: Proposal | None = None
 
     @property
     def nats(self) -> float:
@@ -94,10 +98,10 @@ class BoundResult:
             )
 
     def require_delbo(self, name: str) -> None:
-        if self.kind != "delbo" or self.num_latents != 1:
+        if self.kind != "delbo" or self.num_latents != 1 or self.proposal not in ("guide", None):
             raise NotABoundError(
-                f"{name} is the published metric, of bound='delbo' with one latent, not of {self.kind!r} with "
-                f"{self.num_latents}."
+                f"{name} is the published metric, of bound='delbo' with one latent of the guide, not of {self.kind!r} "
+                f"with num_latents={self.num_latents}, proposal={self.proposal!r}."
             )
 
     def __repr__(self) -> str:
@@ -106,10 +110,16 @@ class BoundResult:
 
 
 def collect(
-    kind: str, bounds: str | None, draws: list[Tensor], num_scored: Tensor, num_latents: int, seed: int
+    kind: str,
+    bounds: str | None,
+    draws: list[Tensor],
+    num_scored: Tensor,
+    num_latents: int,
+    seed: int,
+    proposal: Proposal | None = None,
 ) -> BoundResult:
     """Average draws of shape ``(batch,)`` into a result."""
     values = torch.stack(draws)
     num = values.shape[0]
     spread = values.std(0) / math.sqrt(num) if num > 1 else torch.full_like(values[0], math.nan)
-    return BoundResult(kind, bounds, values.mean(0), spread, num_scored, num_latents, num, seed)
+    return BoundResult(kind, bounds, values.mean(0), spread, num_scored, num_latents, num, seed, proposal)
