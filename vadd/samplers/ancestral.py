@@ -41,9 +41,7 @@ class AncestralSampler(Sampler):
         return run.jumps()
 
     def step(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
-        before, after = jump.masked
-        reveal = (before - after) / before if before > 0 else 1.0  # a mask probability that underflows
-        target = run.is_masked(state.x) & (run.uniform() < reveal)
+        target = run.is_masked(state.x) & (run.uniform() < jump.reveal_share())
         if self.skip == "nothing":
             return run.reveal(state, jump, target)
         rows = target.any(-1).nonzero()[:, 0]

@@ -38,6 +38,12 @@ class Jump:
     active: Int[Tensor, " rows"] | None = None
     repeat: int = 0
 
+    def reveal_share(self, taken_back: float = 0.0) -> float:
+        """Share of the masked positions to reveal, where this share of the others is masked again."""
+        before, after = self.masked
+        # A mask probability that underflows leaves no others to wait for.
+        return (before - after + taken_back * (1 - before)) / before if before > 0 else 1.0
+
 
 @dataclass(frozen=True)
 class SamplerState:

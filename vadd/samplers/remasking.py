@@ -53,10 +53,9 @@ class RemaskingSampler(Sampler):
 
     def step(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
         assert run.grid is not None
-        before, after = jump.masked
-        sigma = self._sigma(before, after) if self.between[0] <= run.grid[jump.index] <= self.between[1] else 0.0
+        sigma = self._sigma(*jump.masked) if self.between[0] <= run.grid[jump.index] <= self.between[1] else 0.0
         masked, uniform = run.is_masked(state.x), run.uniform()
-        target = masked & (uniform < (before - after + sigma * (1 - before)) / before)
+        target = masked & (uniform < jump.reveal_share(sigma))
         is_taken_back = ~masked & run.is_free & (uniform < sigma)
         state = run.reveal(state, jump, target)
         return replace(state, x=state.x.masked_fill(is_taken_back, run.model.process.mask_id))
@@ -107,9 +106,8 @@ class PredictorCorrectorSampler(Sampler):
                 yield Jump(jump.index, t, (above, at), repeat=k + 1)
 
     def step(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
-        before, after = jump.masked
         if jump.repeat:
             is_taken_back = ~run.is_masked(state.x) & run.is_free & (run.uniform() < self.strength)
             state = replace(state, x=state.x.masked_fill(is_taken_back, run.model.process.mask_id))
-        target = run.is_masked(state.x) & (run.uniform() < (before - after) / before)
+        target = run.is_masked(state.x) & (run.uniform() < jump.reveal_share())
         return run.reveal(state, jump, target)
