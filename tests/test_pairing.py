@@ -55,6 +55,22 @@ def test_an_equal_process_will_do():
         DELBO(MaskingProcess(PolynomialSchedule(2.0), VOCAB)).loss(model, guide, tokens())
 
 
+def test_processes_are_told_apart_by_what_they_do_and_not_by_what_they_print(monkeypatch):
+    monkeypatch.setattr(PolynomialSchedule, "extra_repr", lambda self: "")
+    process = MaskingProcess(PolynomialSchedule(2.0), VOCAB)
+    model, guide = make_pair(process.schedule)
+    with pytest.raises(ConfigError, match="is not the model's"):
+        DELBO(MaskingProcess(PolynomialSchedule(3.0), VOCAB)).loss(model, guide, tokens())
+    assert process.is_same_as(process)
+    assert process.is_same_as(MaskingProcess(PolynomialSchedule(2.0), VOCAB, validate_args=False))
+    for schedule, vocab_size in (
+        (PolynomialSchedule(2.001), VOCAB),
+        (PolynomialSchedule(2.0), VOCAB + 1),
+        (LinearSchedule(), VOCAB),
+    ):
+        assert not process.is_same_as(MaskingProcess(schedule, vocab_size))
+
+
 def test_swapped_and_unlike_pairs_are_refused():
     model, guide = make_pair()
     with pytest.raises(ConfigError, match="swapped"):

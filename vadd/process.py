@@ -42,6 +42,13 @@ class MaskingProcess(nn.Module):
         """The token that stands for a masked position; one past the clean tokens."""
         return self.vocab_size
 
+    def is_same_as(self, other: "MaskingProcess") -> bool:
+        """Whether the other masks alike: a schedule of the same class and values, and the same vocabulary."""
+        own, theirs = self.schedule, other.schedule
+        if self.vocab_size != other.vocab_size or type(own) is not type(theirs):
+            return False
+        return own is theirs or torch.equal(_values(own), _values(theirs))
+
     def mask(self, t: Times, uniform: Float[Tensor, "batch dim"]) -> Flags:
         """Masked positions at time ``t`` for given uniforms in ``[0, 1)``; grows with ``t``."""
         return uniform < self.schedule.mask_probability(t.double())[:, None]
@@ -230,6 +237,13 @@ class MaskingProcess(nn.Module):
             is_padding=is_padding,
             condition=condition,
         )
+
+
+def _values(schedule: NoiseSchedule) -> Tensor:
+    """Some of its values, on the CPU."""
+    state = [*schedule.parameters(), *schedule.buffers()]
+    times = torch.linspace(0, 1, 34, dtype=torch.float64, device=state[0].device if state else "cpu")
+    return schedule.alpha(times).detach().cpu()
 
 
 def require_data(is_padding: Flags) -> None:

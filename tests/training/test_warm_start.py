@@ -16,7 +16,7 @@ from vadd.errors import CheckpointError, ConfigError
 from vadd.evaluation import log_likelihood_bound
 from vadd.priors import LatentPrior, MixturePrior, StandardNormalPrior, TrunkPrior
 from vadd.process import MaskingProcess
-from vadd.schedules import CosineSchedule, LinearSchedule
+from vadd.schedules import CosineSchedule, LinearSchedule, PolynomialSchedule
 from vadd.training import save_checkpoint, start_from_mdm
 
 VOCAB, LENGTH, LATENT = 5, 6, 3
@@ -96,6 +96,12 @@ def test_a_stored_mdm_will_do(tmp_path, kind, as_type):
     model, same = start_from_mdm(make(), as_type(tmp_path)), start_from_mdm(make(), mdm)
     x_t, t = torch.randint(VOCAB + 1, (4, LENGTH)), torch.rand(4)
     assert torch.equal(model.denoise(x_t, t).logits, same.denoise(x_t, t).logits)
+
+
+def test_another_schedule_is_noticed_that_does_not_print_its_parameter(monkeypatch):
+    monkeypatch.setattr(PolynomialSchedule, "extra_repr", lambda self: "")
+    with pytest.raises(ConfigError, match="one masking process"):
+        start_from_mdm(make(schedule=PolynomialSchedule(3.0)), make(0, schedule=PolynomialSchedule(2.0)))
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         if not isinstance(model, VADDModel):
             return
         own, other = self.process, model.process
-        if own is not other and (own.vocab_size != other.vocab_size or repr(own.schedule) != repr(other.schedule)):
+        if not own.is_same_as(other):
             raise ConfigError(
                 f"the objective's process ({own.schedule}, vocab_size {own.vocab_size}) is not the model's "
                 f"({other.schedule}, vocab_size {other.vocab_size}); pass model.process."

@@ -36,7 +36,7 @@ def start_from_mdm(model: VADDModel, mdm: VADDModel | str | Path) -> VADDModel:
     if not model.has_latent:
         raise ConfigError("model has no latent: load the masked diffusion model itself.")
     own, other = model.process, source.process
-    if own.vocab_size != other.vocab_size or repr(own.schedule) != repr(other.schedule):
+    if not own.is_same_as(other):
         raise ConfigError(
             f"model and mdm must have one masking process, got {own.schedule} on {own.vocab_size} tokens and "
             f"{other.schedule} on {other.vocab_size}: build the model with the mdm's schedule."
