@@ -1,5 +1,7 @@
 """Infilling: known tokens stay, and the law is that of the chain that starts from them; see ``laws.py``."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -162,6 +164,19 @@ def test_many_candidates_are_bayes_conditioning(method, latents):
     check_law(x, expected, not_law=law(model, 3, latents))
 
 
+def test_candidates_may_have_latents_of_a_policy_of_ones_own():
+    class Null:
+        def __call__(self, run, state, jump):
+            return replace(state, z=None)
+
+    model = make_model("conditional")
+    options = {"num_steps": 2, "num_candidates": 8, "seed": 0}
+    x = model.infill(rows(X, 50), rows(KNOWN, 50), latents=Null(), **options)
+    assert torch.equal(x, model.infill(rows(X, 50), rows(KNOWN, 50), latents="null", **options))
+    one = model.infill(rows(X, 50), rows(KNOWN, 50), latents=PosteriorLatents(1), **options)
+    assert torch.equal(one, model.infill(rows(X, 50), rows(KNOWN, 50), latents="shared", **options))
+
+
 def test_candidates_are_weighted_by_the_probability_of_the_known_tokens():
     """Their mean weight is that probability: 20,000 candidates, threshold of 4.9 standard errors."""
     model, trajectory = make_model("reads time"), Trajectory()
@@ -216,6 +231,12 @@ def dit(**options):
         ({"num_candidates": 0}, DomainError, "num_candidates"),
         ({"num_candidates": 2, "method": "confidence"}, ConfigError, "ConfidenceSampler"),
         ({"num_candidates": 2, "method": "remasking"}, ConfigError, "RemaskingSampler"),
+        (
+            {"num_candidates": 2, "latents": "posterior"},
+            ConfigError,
+            "num_candidates is for latents with the model's law",
+        ),
+        ({"num_candidates": 2, "latents": PosteriorLatents(2, "fresh")}, ConfigError, "several draws"),
     ],
 )
 def test_bad_input_is_refused(change, error, message):

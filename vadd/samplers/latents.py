@@ -30,7 +30,8 @@ class LatentPolicy(Protocol):
     It returns the state with another ``z`` (None is the null latent).
     ``run.draw_latents(state.x, jump.t, jump.index, jump.repeat)`` draws from ``p(z | x_t, t)``; a prior that is not
     drawn from is not evaluated. Methods that skip network calls skip the policy with them: let what it sets depend on
-    the jump, not on the calls before.
+    the jump, not on the calls before. :func:`~vadd.samplers.infill` with ``num_candidates`` refuses one whose attribute
+    ``has_model_law`` is False.
     """
 
     def __call__(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState: ...
@@ -144,7 +145,7 @@ def resolve_latents(
         code = {"shared": _SHARED, "null": _NULL}
         origins = tuple(code.get(mode, k) for k, mode in enumerate(resolve_plan(chosen, num_jumps)))
     if not model.null_latent.numel():
-        origins = (_NULL,) * num_jumps
+        origins, num_draws = (_NULL,) * num_jumps, 1
     return _ScheduledLatents(origins, num_draws)
 
 
@@ -164,6 +165,11 @@ class _ScheduledLatents:
 
     origins: tuple[int, ...]
     num_draws: int
+
+    @property
+    def has_model_law(self) -> bool:
+        """Whether latents are draws from the prior."""
+        return self.num_draws == 1
 
     def __call__(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
         if jump.rows is not None:

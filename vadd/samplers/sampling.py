@@ -169,8 +169,8 @@ def infill(
         latents: as in :func:`sample`. A prior that reads ``x_t`` reads the known tokens; with any prior,
             ``"posterior"`` is a latent for the trajectory that explains them: ``PosteriorLatents(64)``, see
             :class:`~vadd.samplers.PosteriorLatents`.
-        num_candidates: as above; for methods with the model's law. Candidates are the rows that ``batch_size`` counts
-            and ``record`` takes down.
+        num_candidates: as above; for methods and latents with the model's law, not for ``"posterior"``. Candidates are
+            the rows that ``batch_size`` counts and ``record`` takes down.
         is_padding: positions without data; they keep their token of ``x``, which must be a clean one.
         num_steps, method, time_grid, temperature, latent_temperature, top_k, top_p, min_p, condition, guidance,
             batch_size, generator, seed, progress, record: as in :func:`sample`.
@@ -208,6 +208,11 @@ def infill(
     if not generation.sampler.has_model_law:
         raise ConfigError(
             f"num_candidates is for methods with the model's law, not for {type(generation.sampler).__name__}."
+        )
+    if not getattr(generation.latents, "has_model_law", True):
+        raise ConfigError(
+            "num_candidates is for latents with the model's law, and several draws weighted by the model have another: "
+            "give latents of the prior, or leave num_candidates out."
         )
     start = torch.full_like(x, model.process.mask_id)
     if is_padding is not None:
