@@ -152,14 +152,11 @@ def test_words_and_characters_are_those_of_the_text_alone():
         def __init__(self):
             super().__init__(name="words", vocab_size=4, separator=3, fingerprint="")
 
-        def _encode(self, texts):
+        def encode_texts(self, texts):
             raise NotImplementedError
 
-        def _decode(self, rows, mask):
+        def decode_rows(self, rows, mask):
             return [" ".join(("one", "two", "six", "<|end|>", mask)[token] for token in row) for row in rows]
-
-        def _parts(self):
-            raise NotImplementedError
 
     rows = {"x_0": torch.tensor([[3, 0, 1, 3, 2, 2]]), "is_padding": torch.tensor([[False] * 5 + [True]])}
     assert data.documents_of(rows, Words()) == [["one two", "six"]]

@@ -27,8 +27,10 @@ class Standin(Words):
         sizes = {"gpt2": 50_257, "bert-base-uncased": 30_522}
         super().__init__(protocol.frame[1], sizes[protocol.tokenizer], "stand-in")
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        return [[27 if token < 0 else token for token in row] for row in super()._encode([t.lower() for t in texts])]
+    def encode_texts(self, texts: list[str]) -> list[list[int]]:
+        return [
+            [27 if token < 0 else token for token in row] for row in super().encode_texts([t.lower() for t in texts])
+        ]
 
 
 def local(protocol, folder, num=100):

@@ -222,7 +222,7 @@ def test_a_batch_is_its_rows_and_survives_another_process():
 
 def test_large_vocabularies_keep_their_tokens():
     class Large(Words):
-        def _encode(self, texts):
+        def encode_texts(self, texts):
             return [[99_999, 65_536]]
 
     rows = text_rows(["x"], Large(vocab_size=100_000), 2)

@@ -5,11 +5,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vadd.errors import ConfigError, DataError
-from vadd.text.tokenizers import CharTokenizer, SubwordTokenizer, check_vocabulary, load_tokenizer
+from vadd.text.tokenizers import CharTokenizer, SubwordTokenizer, Tokenizer, check_vocabulary, load_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -213,3 +214,60 @@ def test_checkpoint_of_another_vocabulary_is_refused():
 def test_kinds_of_tokenizers_are_told_apart(tmp_path):
     assert isinstance(load_tokenizer(pieces(tmp_path, "one")), SubwordTokenizer)
     assert isinstance(load_tokenizer("wiki27"), CharTokenizer)
+
+
+class Shifted(CharTokenizer):
+    """A class of one's own, told by one option."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__("".join(chr(ord(first) + i) for i in range(3)), name="shifted")
+        self.fingerprint, self.first = f"shifted {first}", first
+
+    def options(self):
+        return {"first": self.first}
+
+
+class Upper(SubwordTokenizer):
+    """Subwords of a class of one's own, whose backend is a file."""
+
+
+def test_a_tokenizer_of_ones_own_comes_back_from_its_folder(tmp_path):
+    saved = Shifted("k")
+    again = load_tokenizer(saved.save(tmp_path / "saved"), kind=Shifted)
+    assert type(again) is Shifted
+    assert (again.fingerprint, again.encode(["lmk"])) == (saved.fingerprint, [[1, 2, 0]])
+    assert type(load_tokenizer("saved", root=tmp_path, kind=Shifted)) is Shifted
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    upper = load_tokenizer(Upper(backend, name="upper").save(tmp_path / "upper"), kind=Upper)
+    assert (type(upper), upper.encode(["a"])) == (Upper, [[0]])
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_a_class_of_ones_own_is_taken_for_what_it_saved_alone(tmp_path):
+    Shifted("k").save(tmp_path / "own")
+    CharTokenizer("ab").save(tmp_path / "chars")
+    with pytest.raises(DataError, match="describes a 'Shifted', expected CharTokenizer .* given as kind="):
+        load_tokenizer(tmp_path / "own")
+    with pytest.raises(DataError, match="describes a 'CharTokenizer', expected Shifted"):
+        load_tokenizer(tmp_path / "chars", kind=Shifted)
+    for source in ("gpt2", "wiki27", str(tmp_path)):
+        with pytest.raises(DataError, match="there is no folder .* with vadd_tokenizer.json"):
+            load_tokenizer(source, kind=Shifted)
+    other: Any = dict
+    with pytest.raises(ConfigError, match="kind must be a subclass of vadd.text.Tokenizer"):
+        load_tokenizer(tmp_path / "own", kind=other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Tokenizer.options, r"Unsaved cannot be saved: override options\(\)"),
+        (lambda self: {"words": {"a"}}, r"Unsaved.options\(\) must be values for JSON"),
+    ],
+    ids=["none", "a set"],
+)
+def test_what_cannot_be_saved_leaves_no_folder(options, message, tmp_path):
+    kind = type("Unsaved", (CharTokenizer,), {"options": options})
+    with pytest.raises(ConfigError, match=message):
+        kind("ab").save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

@@ -15,16 +15,13 @@ class Words(Tokenizer):
         super().__init__(name="words", vocab_size=vocab_size, separator=separator, fingerprint=fingerprint)
         self.encoded = 0
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def encode_texts(self, texts: list[str]) -> list[list[int]]:
         self.encoded += len(texts)
         return [[0 if letter == " " else ord(letter) - 96 for letter in text] for text in texts]
 
-    def _decode(self, rows: list[list[int]], mask: str) -> list[str]:
+    def decode_rows(self, rows: list[list[int]], mask: str) -> list[str]:
         letters = {0: " ", self.vocab_size: mask, 28: "\n", 29: "<end>"}
         return ["".join(letters.get(token) or chr(token + 96) for token in row) for row in rows]
-
-    def _parts(self):
-        return {}, {}
 
 
 def letters(tokens: Sequence[int]) -> str:

@@ -27,13 +27,10 @@ class Letters(Tokenizer):
     def __init__(self):
         super().__init__(name="letters", vocab_size=VOCAB, separator=None, fingerprint="letters")
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def encode_texts(self, texts: list[str]) -> list[list[int]]:
         return [[ord(letter) - 97 for letter in text] for text in texts]
 
-    def _decode(self, rows: list[list[int]], mask: str) -> list[str]:
-        raise NotImplementedError
-
-    def _parts(self):
+    def decode_rows(self, rows: list[list[int]], mask: str) -> list[str]:
         raise NotImplementedError
 
 

@@ -26,6 +26,8 @@ class Tokenizer(ABC):
     Clean tokens are ``0 .. vocab_size - 1``. The mask token of the diffusion process, ``vocab_size``, is not among
     them: no text is encoded to it, and decoding shows it as a word of the caller's choice.
 
+    Subclasses implement :meth:`encode_texts` and :meth:`decode_rows`, and :meth:`options` where they are to be saved.
+
     Attributes:
         name: for reports.
         vocab_size: number V of clean tokens.
@@ -62,7 +64,7 @@ class Tokenizer(ABC):
                 )
             if not text.isascii():
                 _refuse_surrogates(row, text)
-        return self._encode(checked)
+        return self.encode_texts(checked)
 
     def decode(self, rows: Sequence[Sequence[int]] | Int[Tensor, "rows length"], *, mask: str = "[MASK]") -> list[str]:
         """The text of each row of tokens.
@@ -76,7 +78,7 @@ class Tokenizer(ABC):
             DtypeError: if tokens are no integers.
             DomainError: if a token lies outside.
         """
-        return self._decode(_checked_rows(rows, self.vocab_size), mask)
+        return self.decode_rows(_checked_rows(rows, self.vocab_size), mask)
 
     def save(self, folder: str | Path) -> Path:
         """Write the tokenizer to files without code; :func:`~vadd.text.tokenizers.load_tokenizer` gives it back.
@@ -85,38 +87,54 @@ class Tokenizer(ABC):
             The folder, which is made where it is missing.
 
         Raises:
-            ConfigError: if ``folder`` is a file.
+            ConfigError: if ``folder`` is a file, or the class does not say what it is made of.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"folder must name a folder to save the tokenizer in, {folder} is a file.")
-        folder.mkdir(parents=True, exist_ok=True)
-        options, files = self._parts()
         description = {
             "format": 1,
             "class": type(self).__name__,
-            "options": options,
+            "options": self.options(),
             "vocab_size": self.vocab_size,
             "fingerprint": self.fingerprint,
         }
+        try:
+            text = json.dumps(description, indent=1)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{type(self).__name__}.options() must be values for JSON: {error}.") from error
+        folder.mkdir(parents=True, exist_ok=True)
         # The description last: a folder that was not written to the end fails the check of the fingerprint.
-        for file, content in {**files, DESCRIPTION: json.dumps(description, indent=1)}.items():
+        for file, content in {**self._files(), DESCRIPTION: text}.items():
             partial = folder / f"{file}.partial"
             partial.write_text(content, encoding="utf-8")
             os.replace(partial, folder / file)
         return folder
 
     @abstractmethod
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        """The tokens of each text; strings without surrogates."""
+    def encode_texts(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text; :meth:`encode` has checked that they are strings without surrogates.
+
+        Raises:
+            DataError: where the vocabulary cannot express a text.
+        """
 
     @abstractmethod
-    def _decode(self, rows: list[list[int]], mask: str) -> list[str]:
-        """The text of each row of tokens in ``[0, vocab_size]``."""
+    def decode_rows(self, rows: list[list[int]], mask: str) -> list[str]:
+        """The text of each row of tokens; :meth:`decode` has checked that they lie in ``[0, vocab_size]``."""
 
-    @abstractmethod
-    def _parts(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """What rebuilds the tokenizer: options for JSON, and further files by name."""
+    def options(self) -> dict[str, Any]:
+        """Arguments of the constructor that make this tokenizer again, as values for JSON.
+
+        Raises:
+            ConfigError: if the class does not override it: then it cannot be saved.
+        """
+        name = type(self).__name__
+        raise ConfigError(f"{name} cannot be saved: override options(), which returns its constructor's arguments.")
+
+    def _files(self) -> dict[str, str]:
+        """Contents of further files, by name, that are saved beside the description."""
+        return {}
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, *, source: str, fingerprint: str | None = None) -> None:

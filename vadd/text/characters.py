@@ -48,7 +48,7 @@ class CharTokenizer(Tokenizer):
         self._token_of_code = np.full(int(codes.max()) + 2, -1, dtype=np.int32)
         self._token_of_code[codes] = np.arange(len(alphabet), dtype=np.int32)
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def encode_texts(self, texts: list[str]) -> list[list[int]]:
         codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
         tokens = self._token_of_code[np.minimum(codes, len(self._token_of_code) - 1)]
         ends = list(accumulate(map(len, texts)))
@@ -69,12 +69,12 @@ class CharTokenizer(Tokenizer):
             "load_tokenizer('chars', texts=...), or clean the texts first."
         )
 
-    def _decode(self, rows: list[list[int]], mask: str) -> list[str]:
+    def decode_rows(self, rows: list[list[int]], mask: str) -> list[str]:
         shown = [*self.alphabet, mask]
         return ["".join(map(shown.__getitem__, row)) for row in rows]
 
-    def _parts(self) -> tuple[dict[str, Any], dict[str, str]]:
-        return {"alphabet": self.alphabet, "name": self.name}, {}
+    def options(self) -> dict[str, Any]:
+        return {"alphabet": self.alphabet, "name": self.name}
 
 
 def alphabet_of(texts: Iterable[str]) -> str:

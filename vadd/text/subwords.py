@@ -55,10 +55,10 @@ class SubwordTokenizer(Tokenizer):
         vars(self).update(state)
         self._backend.encode_special_tokens = True  # which the backend's own pickle forgets
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def encode_texts(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def _decode(self, rows: list[list[int]], mask: str) -> list[str]:
+    def decode_rows(self, rows: list[list[int]], mask: str) -> list[str]:
         if not any(self.vocab_size in row for row in rows):
             return self._backend.decode_batch(rows, skip_special_tokens=False)
         pieces = [*self._pieces, mask]
@@ -71,8 +71,12 @@ class SubwordTokenizer(Tokenizer):
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         return sorted(vocabulary, key=vocabulary.__getitem__)
 
-    def _parts(self) -> tuple[dict[str, Any], dict[str, str]]:
-        return {"separator": self._separator_text, "name": self.name}, {"tokenizer.json": self._backend.to_str()}
+    def options(self) -> dict[str, Any]:
+        """Beside the backend, which is stored in a file of its own."""
+        return {"separator": self._separator_text, "name": self.name}
+
+    def _files(self) -> dict[str, str]:
+        return {"tokenizer.json": self._backend.to_str()}
 
 
 def import_tokenizers() -> Any:

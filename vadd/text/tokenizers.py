@@ -1,6 +1,6 @@
 """Tokenizers by name, from files, or from the Hugging Face hub."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,16 @@ _PUBLISHED = {
     "gpt2": (("gpt2", "gpt2_bpe"), 50_256, 50_257),
     "bert-base-uncased": (("bert-base-uncased", "bert_base_uncased"), 102, 30_522),
 }
+# Classes that a saved tokenizer is made of, if the caller gives none.
+_KINDS: Mapping[str, type[Tokenizer]] = {"CharTokenizer": CharTokenizer, "SubwordTokenizer": SubwordTokenizer}
 
 
 def load_tokenizer(
-    source: str | Path, *, texts: Iterable[str] | None = None, root: str | Path | None = None
+    source: str | Path,
+    *,
+    texts: Iterable[str] | None = None,
+    root: str | Path | None = None,
+    kind: type[Tokenizer] | None = None,
 ) -> Tokenizer:
     """A tokenizer by name, from files, or from the Hugging Face hub.
 
@@ -39,13 +45,20 @@ def load_tokenizer(
         texts: whose characters make the alphabet; for ``"chars"`` alone.
         root: folder that is looked into first, for ``source`` itself and, for the two published vocabularies, for the
             folders ``gpt2``, ``gpt2_bpe``, ``bert-base-uncased`` and ``bert_base_uncased``.
+        kind: class of your own, of a tokenizer that was saved in the folder ``source``; it is called with what
+            :meth:`Tokenizer.options` gave.
 
     Raises:
-        ConfigError: if ``texts`` are missing or of no use, or the package ``tokenizers`` is missing.
+        ConfigError: if ``texts`` are missing or of no use, ``kind`` is no class of tokenizers, or the package
+            ``tokenizers`` is missing.
         DataError: if files are missing, damaged or not what the name says, or the hub cannot be reached.
     """
     if (texts is not None) != (source == "chars"):
         raise ConfigError(f"texts make the alphabet of 'chars', and of nothing else; source is {str(source)!r}.")
+    if kind is not None and not (isinstance(kind, type) and issubclass(kind, Tokenizer)):
+        raise ConfigError(f"kind must be a subclass of vadd.text.Tokenizer, got {kind!r}.")
+    if kind is not None:
+        return _saved(source, root, kind)
     if texts is not None:
         return CharTokenizer(alphabet_of(texts))
     if source == "wiki27":
@@ -76,11 +89,22 @@ def _published(name: str, root: str | Path | None) -> Tokenizer:
     return tokenizer
 
 
+def _saved(source: str | Path, root: str | Path | None, kind: type[Tokenizer]) -> Tokenizer:
+    """A saved tokenizer of a class of the caller's."""
+    for place in (Path(source),) if root is None else (Path(root) / source, Path(source)):
+        if (place / DESCRIPTION).is_file():
+            return _from_description(place / DESCRIPTION, {kind.__name__: kind})
+    raise DataError(
+        f"kind is the class of a tokenizer that was saved, but there is no folder {source} with {DESCRIPTION}; name "
+        "the folder that save wrote."
+    )
+
+
 def _from_path(path: Path, name: str | None = None) -> Tokenizer:
     """A saved tokenizer, or a published vocabulary, from a folder or a file."""
     description = path / DESCRIPTION if path.is_dir() else path
     if description.name == DESCRIPTION and description.is_file():
-        return _from_description(description)
+        return _from_description(description, _KINDS)
     return _with_separator(read_vocabulary(path), name or path.name)
 
 
@@ -108,8 +132,8 @@ def _with_separator(backend: Any, name: str) -> SubwordTokenizer:
     return SubwordTokenizer(backend, name=name, separator=separator)
 
 
-def _from_description(path: Path) -> Tokenizer:
-    """A saved tokenizer; nothing that was stored is executed.
+def _from_description(path: Path, kinds: Mapping[str, type[Tokenizer]]) -> Tokenizer:
+    """A saved tokenizer of one of these classes; nothing that was stored is executed.
 
     Raises:
         DataError: if the description is damaged or of a later format, or the files are not those it was written with.
@@ -119,12 +143,12 @@ def _from_description(path: Path) -> Tokenizer:
         kind, options, fingerprint = (description[key] for key in ("class", "options", "fingerprint"))
         if description["format"] != 1:
             raise DataError(f"{path} has format {description['format']}, this version of vadd reads 1; update vadd.")
-        if kind == "CharTokenizer":
-            tokenizer = CharTokenizer(**options)
-        elif kind == "SubwordTokenizer":
-            tokenizer = SubwordTokenizer(read_vocabulary(path.parent / "tokenizer.json"), **options)
-        else:
-            raise DataError(f"{path} describes a {kind!r}, expected CharTokenizer or SubwordTokenizer.")
+        if kind not in kinds:
+            advice = "; a class of your own is given as kind=" if kinds is _KINDS else ""
+            raise DataError(f"{path} describes a {kind!r}, expected {' or '.join(kinds)}{advice}.")
+        backend = [read_vocabulary(path.parent / "tokenizer.json")] if issubclass(kinds[kind], SubwordTokenizer) else []
+        make: Any = kinds[kind]
+        tokenizer: Tokenizer = make(*backend, **options)
     except (ConfigError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__} {error}.") from error
     if tokenizer.fingerprint != fingerprint:
