@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
-from vadd.backbones import MLPDenoiser, MLPRecognition, Recognition
-from vadd.backbones.base import diagonal_normal
+from vadd.backbones import MLPDenoiser, MLPRecognition, Recognition, diagonal_normal
 from vadd.evaluation import log_likelihood_bound
 from vadd.objectives import LinearKL
 from vadd.priors import StandardNormalPrior

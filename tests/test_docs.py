@@ -1,5 +1,6 @@
 """The pages of the documentation run, the reference is complete, links lead somewhere, and Sphinx builds it all."""
 
+import ast
 import importlib
 import importlib.util
 import os
@@ -80,7 +81,7 @@ def text_of(page):
 def public_names():
     """Every name that a public module exports, with the object."""
     found = [module.name for module in pkgutil.iter_modules(vadd.__path__, "vadd.") if "._" not in module.name]
-    for module in ("vadd", *found, "vadd.backbones.families", "vadd.testing.strategies"):
+    for module in ("vadd", *found, "vadd.backbones.families", "vadd.testing.strategies", "vadd.testing.torchtyping"):
         for name in getattr(importlib.import_module(module), "__all__", ()):
             if not name.startswith("__"):
                 yield f"{module}.{name}", getattr(importlib.import_module(module), name)
@@ -93,6 +94,27 @@ def test_every_public_name_is_in_the_reference():
     assert set(named) <= public.keys()
     documented = {id(public[name]) for name in named}
     assert [name for name, value in public.items() if id(value) not in documented] == []
+
+
+def imports_of(page):
+    """What the code of a page imports of the library, as ``module.name``."""
+    for tree in (ast.parse(code) for language, code in text_of(page) if language == "python"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vadd":
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.stem)
+def test_pages_import_public_names_alone(page):
+    public = {name for name, _ in public_names()}
+    assert [name for name in imports_of(page) if name not in public] == []
+
+
+def test_internal_names_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nfrom vadd.backbones.base import Denoiser\nfrom vadd import DELBO\n```\n")
+    public = {name for name, _ in public_names()}
+    assert [name for name in imports_of(page) if name not in public] == ["vadd.backbones.base.Denoiser"]
 
 
 def slug(heading):

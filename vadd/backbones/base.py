@@ -173,7 +173,11 @@ class EmptyRecognition(Recognition):
 
 
 def diagonal_normal(loc: Float[Tensor, "batch *latent"], log_variance: Float[Tensor, "batch *latent"]) -> Distribution:
-    """``N(loc, diag exp(log_variance))`` over the latent, in float32 or wider; see :func:`limited_scale`."""
+    """``N(loc, diag exp(log_variance))`` over the latent, in float32 or wider; log-variances are kept in ``[-14, 14]``.
+
+    Args:
+        loc, log_variance: of shape ``(batch, *latent_shape)``.
+    """
     dtype = torch.promote_types(loc.dtype, torch.float32)
     normal = dist.Normal(loc.to(dtype), limited_scale(log_variance.to(dtype)), validate_args=False)
     return normal.to_event(loc.ndim - 1)
