@@ -63,10 +63,15 @@ def build(folder: Path, *, isolated: bool) -> Built:
 
 def rebuild(sdist: Path, folder: Path, *, isolated: bool) -> Path:
     """The wheel that the unpacked sdist gives."""
+    _build(unpack(sdist, folder), folder, "--wheel", isolated=isolated)
+    return _only(folder, "*.whl")
+
+
+def unpack(sdist: Path, folder: Path) -> Path:
+    """The sdist's tree, in a folder of its own below this one."""
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
-    _build(_only(folder, "vadd-*"), folder, "--wheel", isolated=isolated)
-    return _only(folder, "*.whl")
+    return folder / f"vadd-{version()}"
 
 
 def _build(source: Path, folder: Path, *kinds: str, isolated: bool) -> None:

@@ -1,9 +1,9 @@
 """Runs the tests of the core under the oldest PyTorch, torchvision and Pyro that are supported, and under the newest.
 
 ``make torch-versions``. The oldest are the lower bounds of ``pyproject.toml``, in their latest patch; the newest are
-those of ``constraints.txt``, which has all other packages of both. Each is a fresh environment with the package
-installed, not editable, in the folder for temporary files (``TMPDIR``): a download of PyTorch, and some 7 GB while the
-tests run.
+those of ``constraints.txt``, which has all other packages of both. Each is a fresh environment in the folder for
+temporary files (``TMPDIR``): a download of PyTorch, and some 7 GB while the tests run. Package and tests are those of
+an unpacked sdist, so that the checkout may change meanwhile.
 """
 
 import argparse
@@ -16,7 +16,10 @@ from tempfile import TemporaryDirectory
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import packages  # noqa: E402
+
+ROOT = packages.ROOT
 VARIED = ("torch", "torchvision", "pyro-ppl")
 # Packages whose versions PyTorch chooses.
 OF_TORCH = re.compile(r"(triton|nvidia-.*|cuda-.*)")
@@ -56,17 +59,18 @@ def run(pins: dict[str, str], tests: list[str], workers: int, interpreter: str) 
     """Install, test and remove; the result in a line, and whether all passed."""
     with TemporaryDirectory(prefix="vadd-torch-") as name:
         folder = Path(name)
-        lines = constraints((ROOT / "constraints.txt").read_text().splitlines(), pins)
+        source = packages.unpack(packages.build(folder, isolated=True).sdist, folder)
+        lines = constraints((source / "constraints.txt").read_text().splitlines(), pins)
         (folder / "constraints.txt").write_text("\n".join(lines) + "\n")
         subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
         python = str(folder / "venv" / "bin" / "python")
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
-        subprocess.run([*pip, f"{ROOT}[dev]", "-c", str(folder / "constraints.txt")], check=True)
-        identity = [python, "-P", "-c", _IDENTITY, *VARIED]  # -P: the current folder, the checkout, is not looked at
-        versions = subprocess.run(identity, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        subprocess.run([*pip, f"{source}[dev]", "-c", str(folder / "constraints.txt")], check=True)
+        identity = [python, "-P", "-c", _IDENTITY, *VARIED]  # -P: not from the current folder
+        versions = subprocess.run(identity, cwd=source, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         print(versions, flush=True)
         command = [python, "-P", "-m", "pytest", "-q", "-n", str(workers), "-p", "no:cacheprovider", *tests]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=source, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             last = ""
             for line in process.stdout:
