@@ -7,36 +7,32 @@ and tested in a process of its own, with the quick tests (no ``slow`` or ``gpu``
 - lie in ``tests/laws`` or where ``tests`` mirrors the module: ``tests/objectives`` for ``vadd/objectives/elbo.py``, and
 - run the function with the mutation, as coverage of the unmutated code says; all of them for code outside functions,
 
-quickest first, until one fails. Tests that do not pass without a mutation are left out, and named in the report. A
-test that takes longer than ``5 x`` its time and a minute has noticed the mutant, and is counted apart.
+quickest first, until one fails. A test that does not pass without the mutation kills nothing, and is named in the
+report. A process that keeps the processor for 20 times the seconds of its tests and a minute is stopped; the mutant has
+been noticed, and is counted apart, with those that crash.
 
 Mutants that change nothing that a test could see stand in ``mutation_equivalent.json``, each with a reason; they are
-not run, and no part of the rate. Interrupted, the program goes on where it stopped: outcomes are kept under
-``outputs/mutation`` while the mutant's module is unchanged, except survivors of other tests or other code around the
-module, which are run again.
+not run, and no part of the rate. Interrupted, the program goes on where it stopped. It keeps outcomes under
+``outputs/mutation`` while a mutant's module is as it was, and runs survivors again once the package or its tests have
+changed.
 """
 
 import argparse
 import ast
-import contextlib
 import difflib
-import itertools
 import json
-import os
 import random
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 from cosmic_ray import plugins
-from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.mutating import mutate_code
 from cosmic_ray.work_item import MutationSpec
-from coverage import CoverageData
 from mutation_operators import OPERATORS, Source, positions
+from mutation_tests import Tests, folders_of, run_mutant, run_tests
 from scipy.stats import binomtest
 
 from vadd.reporting import write_report
@@ -48,11 +44,10 @@ CORE = (
     *("vadd/objectives", "vadd/samplers", "vadd/evaluation"),
 )
 GOAL = 0.9
-PYTEST = ("pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "mutation_plugin")
 
 
 class Mutant(NamedTuple):
-    """A mutation of a module: the operator's which, where, in which function, and the lines that it changes."""
+    """A mutation of a module: by which operator, where, in which function, and the lines that it changes."""
 
     module: str
     operator: str
@@ -93,6 +88,11 @@ def changed_lines(before: str, after: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---"))
 
 
+def git(folder: Path, *arguments: str) -> str:
+    """What git says there."""
+    return subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def clone(root: Path, tree: Path) -> None:
     """The last commit as a tree of its own, without what an interrupted run left there."""
     commit = git(root, "rev-parse", "HEAD")
@@ -102,157 +102,109 @@ def clone(root: Path, tree: Path) -> None:
     git(tree, "checkout", "--quiet", "--force", "--detach", commit)
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """What git says there."""
-    return subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_folders(tree: Path, module: str) -> list[str]:
-    """The tests of a module by the rule above."""
-    unit = Path(module).with_suffix("").parts[1]
-    return [name for name in ("tests/laws", f"tests/{unit}", f"tests/test_{unit}.py") if (tree / name).exists()]
-
-
-class Tests:
-    """What the tests of a folder or file do without a mutation: the seconds and the lines of each.
+class Outcomes:
+    """What becomes of mutants, each outcome written down as soon as it is known.
 
     Args:
-        folder: of the tests.
-        store: what was measured before, if it exists.
+        tree: the clone.
+        folder: of the files.
+        modules: those of the core.
     """
 
-    def __init__(self, folder: str, package: str, store: Path) -> None:
-        if not store.exists():
-            store.write_text(json.dumps(self._measure(folder, package, store)))
-        measured = json.loads(store.read_text())
-        self.seconds: dict[str, float] = measured["seconds"]
-        self.failed: list[str] = measured["failed"]
-        self._tests_of_lines: dict[str, dict[str, list[str]]] = measured["tests_of_lines"]
+    def __init__(self, tree: Path, folder: Path, modules: Sequence[str]) -> None:
+        self.tree, self.folder, self.modules = tree, folder, modules
+        parts = (Path(modules[0]).parts[0], "tests")
+        #: What survival rests on: the package and its tests.
+        self.state = "-".join(git(tree, "rev-parse", "--short=12", f"HEAD:{part}") for part in parts)
+        self._path, self._confirmed_path = folder / "outcomes.jsonl", folder / f"confirmed-{self.state}.json"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self._rows = {(row["source"], row["operator"], row["occurrence"]): row for row in map(json.loads, lines)}
+        #: Tests that killed, and whether they pass without a mutation.
+        self._passes: dict[str, bool] = (
+            json.loads(self._confirmed_path.read_text()) if self._confirmed_path.exists() else {}
+        )
+        self._tests: dict[str, Tests] = {}
 
-    @staticmethod
-    def _measure(folder: str, package: str, store: Path) -> dict[str, Any]:
-        data, notes = store.with_suffix(".coverage"), store.with_suffix(".notes")
-        covered = ("coverage", "run", f"--data-file={data}", f"--source={package}", "-m")
-        failed: set[str] = set()
-        for measuring in (covered, ()):  # the second run is one as for a mutant
-            with patch.dict(os.environ, MUTATION_TESTS=str(notes), PYTHONDONTWRITEBYTECODE=""):
-                # The status is not zero if a test fails; what it needs to be known from is written either way.
-                subprocess.run([sys.executable, "-m", *measuring, *PYTEST, folder], stdout=subprocess.DEVNULL)
-            noted = json.loads(notes.read_text())
-            failed |= set(noted["failed"])
-        found = CoverageData(str(data))
-        found.read()
-        lines = {
-            Path(path).relative_to(Path.cwd()).as_posix(): {
-                line: [test for test in tests if test] for line, tests in found.contexts_by_lineno(path).items()
-            }
-            for path in found.measured_files()
-        }
-        if not any(tests for file in lines.values() for tests in file.values()):
-            raise RuntimeError(f"no test of {folder} runs a line of {package}: is it this tree's that they import?")
-        return {"seconds": noted["seconds"], "failed": sorted(failed), "tests_of_lines": lines}
-
-    def of_lines(self, module: str, lines: range | None) -> set[str]:
-        """The tests that run one of these lines of a module; all for None."""
-        if lines is None:
-            return set(self.seconds) - set(self.failed)
-        tests_of_lines = self._tests_of_lines.get(module, {})
-        return {test for line in lines for test in tests_of_lines.get(str(line), ())} - set(self.failed)
-
-
-def select_tests(mutant: Mutant, source: Source, known: Sequence[Tests]) -> dict[str, float]:
-    """The tests for a mutant with their seconds, quickest first."""
-    function = source.function_at((mutant.line, mutant.column))
-    lines = None if function is None else range(function.lineno, (function.end_lineno or 0) + 1)
-    found = [(tests.seconds[name], name) for tests in known for name in tests.of_lines(mutant.module, lines)]
-    return {name: seconds for seconds, name in sorted(found)}
-
-
-def run_mutant(mutant: Mutant, tests: dict[str, float], arguments: Path) -> tuple[str, str | None]:
-    """Outcome, and what noticed the mutant."""
-    if not tests:
-        return "survived", None
-    arguments.write_text("\n".join(tests))
-    place = (mutant.line, mutant.column)
-    mutation = MutationSpec(
-        Path(mutant.module), mutant.operator, mutant.occurrence, place, (mutant.line, mutant.column + 1)
-    )
-    command = " ".join([sys.executable, "-m", *PYTEST, "-x", f"@{arguments}"])
-    result = mutate_and_test([mutation], command, 60 + 5 * sum(tests.values()))
-    output = result.output or ""
-    if result.test_outcome == "survived":
-        return "survived", None
-    if result.test_outcome != "killed" or "ERROR: not found" in output:
-        raise RuntimeError(f"the tests of {mutant} could not be run: {output}")
-    if output == "timeout":
-        return "timeout", None
-    return "killed", next((x for x in output.splitlines() if x.startswith(("FAILED", "ERROR"))), output[-300:])
-
-
-def state_of(tree: Path, package: str) -> str:
-    """What the outcome of a mutant rests on: the package and its tests."""
-    return "-".join(git(tree, "rev-parse", "--short=12", f"HEAD:{name}") for name in (package, "tests"))
-
-
-def go_through(sample: Sequence[Mutant], tree: Path, folder: Path, state: str, known: list[Any]) -> Iterator[dict]:
-    """The outcome of each mutant, run unless it is known, and written down as soon as it is."""
-    path = folder / "outcomes.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    done = {(row["source"], row["operator"], row["occurrence"]): row for row in map(json.loads, lines)}
-    equivalent = {(row["module"], row["function"], tuple(row["diff"])) for row in known}
-    tests: dict[str, Tests] = {}
-    for mutant in sample:
-        source = git(tree, "rev-parse", f"HEAD:{mutant.module}")
-        if (mutant.module, mutant.function, mutant.diff) in equivalent:
-            yield {**mutant._asdict(), "outcome": "equivalent"}
-            continue
-        row = done.get((source, mutant.operator, mutant.occurrence))
-        if row is None or (row["outcome"] == "survived" and row["state"] != state):
-            folders = test_folders(tree, mutant.module)
-            for name in folders:
-                if name not in tests:
-                    store = folder / f"{Path(name).stem}-{state}.json"
-                    tests[name] = Tests(name, Path(mutant.module).parts[0], store)
-            text = Source((tree / mutant.module).read_text())
-            chosen = select_tests(mutant, text, [tests[name] for name in folders])
-            start = time.monotonic()
-            outcome, by = run_mutant(mutant, chosen, folder / "tests.txt")
-            row = {**mutant._asdict(), "outcome": outcome, "by": by, "tests": len(chosen)}
-            row |= {"seconds": round(time.monotonic() - start, 1), "source": source, "state": state}
-            with path.open("a") as file:
+    def of(self, mutant: Mutant) -> dict[str, Any]:
+        """The outcome of a mutant: the one that is known, or a new one."""
+        source = git(self.tree, "rev-parse", f"HEAD:{mutant.module}")
+        key = source, mutant.operator, mutant.occurrence
+        if key not in self._rows or not self._holds(self._rows[key]):
+            start, tests = time.monotonic(), self._select(mutant)
+            mutation = MutationSpec(
+                self.tree / mutant.module, mutant.operator, mutant.occurrence, mutant[3:5], (mutant.line + 1, 0)
+            )
+            outcome, by = run_mutant(self.tree, mutation, tests, self.folder)
+            row = {**mutant._asdict(), "outcome": outcome, "by": by, "tests": len(tests)}
+            row |= {"seconds": round(time.monotonic() - start, 1), "source": source, "state": self.state}
+            with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-        yield row
+            self._rows[key] = row
+        return self._rows[key]
+
+    def _holds(self, row: dict[str, Any]) -> bool:
+        """Whether an outcome needs no new run."""
+        if row["outcome"] == "survived":
+            return row["state"] == self.state
+        path, _, name = row["by"].partition("::")
+        is_there = not name or f"def {name.rpartition('::')[2]}(" in (self.tree / path).read_text()
+        return is_there and self._passes.get(row["by"], True)
+
+    def _select(self, mutant: Mutant) -> dict[str, float]:
+        """The tests for a mutant with their seconds, quickest first."""
+        function = Source((self.tree / mutant.module).read_text()).function_at((mutant.line, mutant.column))
+        lines = None if function is None else range(function.lineno, (function.end_lineno or 0) + 1)
+        found = []
+        for name in folders_of(self.tree, mutant.module):
+            if name not in self._tests:
+                store = self.folder / f"{Path(name).stem}-{self.state}.json"
+                self._tests[name] = Tests(self.tree, name, self.modules, store)
+            tests = self._tests[name]
+            found += [(tests.seconds[test], test) for test in tests.of_lines(mutant.module, lines)]
+        return {test: seconds for seconds, test in sorted(found) if self._passes.get(test, True)}
+
+    def confirm(self, rows: Sequence[dict[str, Any]]) -> bool:
+        """Whether all tests that killed pass without a mutation, run as they were then, without coverage."""
+        killers = sorted({row["by"] for row in rows if "::" in row.get("by", "")} - self._passes.keys())
+        if killers:
+            failed = run_tests(self.tree, self.folder / "confirming.notes", killers)["failed"]
+            self._passes |= {name: name not in failed for name in killers}
+            self._confirmed_path.write_text(json.dumps(self._passes))
+        return all(self._passes[name] for name in killers)
+
+    def left_out(self) -> list[str]:
+        """The tests that do not pass without a mutation."""
+        failed = {name for tests in self._tests.values() for name in tests.failed}
+        return sorted(failed | {name for name, passes in self._passes.items() if not passes})
 
 
-def summarize(rows: Sequence[dict[str, Any]], pool: int, left_out: Sequence[str]) -> dict[str, Any]:
+def summarize(rows: Sequence[dict[str, Any]], pool: int) -> dict[str, Any]:
     """The rate with its interval, the counts by module, and the survivors.
 
     Args:
         rows: the outcomes.
         pool: number of all mutants.
-        left_out: tests that do not pass without a mutation.
     """
     counted = [row for row in rows if row["outcome"] != "equivalent"]
     noticed = sum(row["outcome"] != "survived" for row in counted)
     interval = binomtest(noticed, len(counted)).proportion_ci(0.95, method="wilson")
     modules: dict[str, dict[str, int]] = {}
     for row in rows:
-        counts = modules.setdefault(row["module"], dict.fromkeys(("killed", "timeout", "survived", "equivalent"), 0))
+        counts = modules.setdefault(row["module"], dict.fromkeys(("killed", "stopped", "survived", "equivalent"), 0))
         counts[row["outcome"]] += 1
     shown = ("module", "line", "function", "operator", "diff", "tests")
     return {
         "mutants_in_all": pool,
         "sample": len(rows),
         "equivalent": len(rows) - len(counted),
-        "killed": noticed,
-        "killed_by_timeout": sum(row["outcome"] == "timeout" for row in counted),
-        "killed_by_import": sum(row["by"] is not None and "::" not in row["by"] for row in counted),
+        "noticed": noticed,
+        "noticed_by_being_stopped": sum(row["outcome"] == "stopped" for row in counted),
+        "noticed_by_an_import": sum(row["outcome"] == "killed" and "::" not in row["by"] for row in counted),
         "rate": noticed / len(counted),
         "rate_95_percent": [interval.low, interval.high],
         "goal": {"at_least": GOAL, "met": noticed >= GOAL * len(counted)},
         "modules": dict(sorted(modules.items())),
         "survivors": [{key: row[key] for key in shown} for row in counted if row["outcome"] == "survived"],
-        "tests_left_out": sorted(left_out),
         "operators": OPERATORS,
         "seconds": sum(row["seconds"] for row in counted),
     }
@@ -270,27 +222,28 @@ def main(argv: list[str] | None = None) -> None:
     root = args.root.resolve()
     folder = root / "outputs" / "mutation"
     folder.mkdir(parents=True, exist_ok=True)
-    out = args.out or (folder if args.only else ROOT / "benchmarks" / "results")
     tree = folder / "tree"
     clone(root, tree)
-    modules = modules_of(tree, args.only or CORE)
-    state = state_of(tree, Path(modules[0]).parts[0])
-    sample, pool = draw_sample(tree, modules, args.num_mutants, args.seed)
-    known = json.loads(EQUIVALENT.read_text())
-    rows = []
-    # CI: Hypothesis draws the same examples in each run.
-    with contextlib.chdir(tree), patch.dict(os.environ, CI="1", PYTHONPATH=str(Path(__file__).resolve().parent)):
-        for row in go_through(sample, tree, folder, state, known):
+    core = modules_of(tree, CORE)
+    sample, pool = draw_sample(tree, modules_of(tree, args.only) if args.only else core, args.num_mutants, args.seed)
+    equivalent = {(row["module"], row["function"], tuple(row["diff"])) for row in json.loads(EQUIVALENT.read_text())}
+    outcomes = Outcomes(tree, folder, core)
+    while True:
+        rows = []
+        for mutant in sample:
+            is_equivalent = (mutant.module, mutant.function, mutant.diff) in equivalent
+            row = {**mutant._asdict(), "outcome": "equivalent"} if is_equivalent else outcomes.of(mutant)
             rows.append(row)
             print(f"{len(rows)}/{len(sample)} {row['outcome']}: {row['module']}:{row['line']}", flush=True)
             if row["outcome"] == "survived":
                 print("\n".join(row["diff"]), flush=True)
-    measured = [json.loads(path.read_text())["failed"] for path in folder.glob(f"*-{state}.json")]
-    results = summarize(rows, pool, list(itertools.chain(*measured)))
+        if outcomes.confirm(rows):
+            break
+    results = {**summarize(rows, pool), "tests_left_out": outcomes.left_out()}
     low, high = results["rate_95_percent"]
-    print(
-        f"{results['killed']} of {len(rows) - results['equivalent']}: {results['rate']:.1%} ({low:.1%} to {high:.1%})"
-    )
+    print(f"{results['noticed']} of {len(rows) - results['equivalent']} noticed: {results['rate']:.1%}", end=" ")
+    print(f"({low:.1%} to {high:.1%} for all)")
+    out = args.out or (folder if args.only else ROOT / "benchmarks" / "results")
     write_report("mutation", results, seed=args.seed, folder=out)
 
 

@@ -21,6 +21,14 @@ from toy.bounds import larger
 def test_larger():
     assert [larger(x, low=1) for x in (0, 1, 3)] == [1, 1, 3]
 """
+LOOP = """
+START = [3][0]
+
+def count():
+    n = START
+    while n:
+        n = n - 1
+"""
 SIGNS = '''
 @decorated(1 + 1)
 def f(a: int | None, *rest: "2", scale=3, **options: 4) -> 5:
@@ -45,13 +53,14 @@ def mutation(monkeypatch):
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy(mutation, tmp_path, monkeypatch):
     """A repository with a package of one function, and one test."""
     for name, text in (("toy/bounds.py", FUNCTION), ("tests/bounds/test_larger.py", TEST), ("toy/__init__.py", "")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / ".gitignore").write_text("outputs/\n")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # quick to start
+    monkeypatch.setattr(mutation, "CORE", ("toy/bounds.py",))
     commit(tmp_path)
     return tmp_path
 
@@ -62,13 +71,13 @@ def commit(root):
 
 
 def results_of(mutation, toy):
-    mutation.main(["--root", str(toy), "--only", "toy/bounds.py", "--num-mutants", "9"])
-    return json.loads((toy / "outputs" / "mutation" / "mutation.json").read_text())["results"]
+    mutation.main(["--root", str(toy), "--num-mutants", "9", "--out", str(toy / "outputs")])
+    return json.loads((toy / "outputs" / "mutation.json").read_text())["results"]
 
 
 def test_what_a_test_sees_is_killed_and_what_none_can_see_survives(mutation, toy, monkeypatch):
     found = results_of(mutation, toy)
-    assert (found["mutants_in_all"], found["sample"], found["killed"], found["equivalent"]) == (3, 3, 2, 0)
+    assert (found["mutants_in_all"], found["sample"], found["noticed"], found["equivalent"]) == (3, 3, 2, 0)
     assert found["rate"] == pytest.approx(2 / 3)
     (survivor,) = found["survivors"]
     assert (survivor["line"], survivor["function"], survivor["tests"]) == (4, "larger", 1)
@@ -78,7 +87,8 @@ def test_what_a_test_sees_is_killed_and_what_none_can_see_survives(mutation, toy
 
     outcomes = toy / "outputs" / "mutation" / "outcomes.jsonl"
     rows = outcomes.read_text()
-    assert {row["by"][:6] for row in map(json.loads, rows.splitlines()) if row["outcome"] == "killed"} == {"FAILED"}
+    killers = [row["by"] for row in map(json.loads, rows.splitlines()) if row["outcome"] == "killed"]
+    assert killers == ["tests/bounds/test_larger.py::test_larger"] * 2
     assert results_of(mutation, toy) == found  # nothing is run a second time
     assert outcomes.read_text() == rows
 
@@ -86,7 +96,7 @@ def test_what_a_test_sees_is_killed_and_what_none_can_see_survives(mutation, toy
     listed.write_text(json.dumps([{**{key: survivor[key] for key in ("module", "function", "diff")}, "reason": "x"}]))
     monkeypatch.setattr(mutation, "EQUIVALENT", listed)
     found = results_of(mutation, toy)
-    assert (found["killed"], found["equivalent"], found["rate"], found["survivors"]) == (2, 1, 1.0, [])
+    assert (found["noticed"], found["equivalent"], found["rate"], found["survivors"]) == (2, 1, 1.0, [])
 
 
 def test_survivors_alone_are_run_again_once_tests_have_changed(mutation, toy):
@@ -99,11 +109,34 @@ def test_survivors_alone_are_run_again_once_tests_have_changed(mutation, toy):
     assert len((toy / "outputs" / "mutation" / "outcomes.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_test_that_fails_without_coverage_alone_kills_nothing(mutation, toy):
+    text = TEST + "    import sys\n    assert sys.gettrace() is not None\n"
+    (toy / "tests/bounds/test_larger.py").write_text(text)
+    commit(toy)
+    found = results_of(mutation, toy)
+    assert found["noticed"] == 0
+    assert found["tests_left_out"] == ["tests/bounds/test_larger.py::test_larger"]
+
+
+def test_endless_loops_are_stopped_and_what_cannot_be_imported_is_noticed(mutation, toy, monkeypatch):
+    import mutation_tests
+
+    (toy / "toy/bounds.py").write_text(LOOP)
+    (toy / "tests/bounds/test_larger.py").write_text("from toy.bounds import count\n\ndef test_count():\n    count()\n")
+    commit(toy)
+    monkeypatch.setattr(mutation_tests, "LEAST_SECONDS", 2)
+    found = results_of(mutation, toy)
+    assert found["sample"] == 8
+    assert found["noticed_by_being_stopped"] == 3  # steps of 2, of 0, and upwards
+    assert found["noticed_by_an_import"] == 1  # [3][1]
+    assert found["noticed"] == 4
+
+
 def test_tests_that_do_not_pass_without_a_mutation_notice_none(mutation, toy):
     (toy / "tests/bounds/test_larger.py").write_text(TEST.replace("[1, 1, 3]", "[1, 1, 4]"))
     commit(toy)
     found = results_of(mutation, toy)
-    assert found["killed"] == 0
+    assert found["noticed"] == 0
     assert found["tests_left_out"] == ["tests/bounds/test_larger.py::test_larger"]
 
 
@@ -141,7 +174,7 @@ def test_the_core_exists_and_each_of_its_modules_has_tests(mutation):
     modules = mutation.modules_of(ROOT, mutation.CORE)
     assert {"vadd/schedules.py", "vadd/objectives/elbo.py"} <= set(modules)
     for module in modules:
-        assert mutation.test_folders(ROOT, module), module
+        assert mutation.folders_of(ROOT, module), module
 
 
 def test_equivalent_mutants_are_argued_and_still_there(mutation):
