@@ -5,7 +5,8 @@ Axes: ``batch``, ``dim`` (token positions, flattened), ``vocab``, ``latent``. To
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,6 +85,12 @@ class CorruptedBatch:
     def __post_init__(self) -> None:
         if self.shares_latent is not None and self.x_1 is None:
             raise ConfigError("shares_latent needs x_1, the sequences with all free positions masked.")
+
+    def rows(self, rows: slice) -> "CorruptedBatch":
+        """Some of the rows."""
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = {name: None if value is None else value[rows] for name, value in values.items()}
+        return CorruptedBatch(**values)
 
     @property
     def x_s(self) -> Tokens:

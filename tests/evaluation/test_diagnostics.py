@@ -12,6 +12,7 @@ from vadd.backbones import Denoiser, EmptyRecognition, MLPDenoiser, MLPRecogniti
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation import diagnose_latent
 from vadd.priors import CategoricalPrior, FlowPrior, LatentPrior, MixturePrior, StandardNormalPrior
+from vadd.samplers import LatentGate
 from vadd.schedules import LinearSchedule
 
 
@@ -48,6 +49,7 @@ def pair(denoiser, recognition, prior=1, vocab_size=2):
 
 
 COPIES = torch.tensor([[0, 0], [1, 1]]).repeat(100, 1)
+WHOLE_AND_IN_PARTS = pytest.mark.parametrize("rows_per_call", [1024, 30])
 
 
 def test_a_collapsed_latent_is_seen():
@@ -74,10 +76,28 @@ def test_one_latent_a_trajectory_is_judged_where_it_is_drawn():
     assert not replace(elsewhere, kl_all_masked=0.5).is_collapsed
 
 
-def test_a_live_latent_carries_the_bit():
+@pytest.mark.parametrize(
+    ("latents", "plan", "is_shared"),
+    [
+        ("fresh", ("shared", "shared"), True),
+        ("fresh", ("shared", "null"), True),
+        ("fresh", ("shared", "fresh"), False),
+        ("shared", ("fresh", "null"), False),
+        ("shared", ("null", "null"), True),
+        ("fresh", ("null", "null"), False),
+    ],
+)
+def test_a_gated_model_is_judged_by_its_gate(latents, plan, is_shared):
+    model, guide = pair(SignDenoiser(0.0), FixedRecognition(0.0, 1.0))
+    model.latents, model.gate = latents, LatentGate({2: plan})
+    assert diagnose_latent(model, guide, COPIES, num_latents=2).is_shared is is_shared
+
+
+@WHOLE_AND_IN_PARTS
+def test_a_live_latent_carries_the_bit(rows_per_call):
     distance, scale = 0.8, 0.1
     model, guide = pair(SignDenoiser(6.0), FixedRecognition(distance, scale))
-    report = diagnose_latent(model, guide, COPIES)
+    report = diagnose_latent(model, guide, COPIES, rows_per_call=rows_per_call)
     kl = 0.5 * (scale**2 + distance**2 - 1) - math.log(scale)
     torch.testing.assert_close(report.kl_per_bin, torch.full((4,), kl).double(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(report.kl_per_dimension[:, 0].double(), report.kl_per_bin)
@@ -105,11 +125,12 @@ def mixture_at(distance, scale):
     return prior
 
 
-def test_a_mixture_that_is_the_aggregate_leaves_no_gap():
+@WHOLE_AND_IN_PARTS
+def test_a_mixture_that_is_the_aggregate_leaves_no_gap(rows_per_call):
     """The KL, estimated from 16 draws of 200 rows, is then all information: one bit."""
     distance, scale = 0.8, 0.1
     model, guide = pair(SignDenoiser(6.0), FixedRecognition(distance, scale), prior=mixture_at(distance, scale))
-    report = diagnose_latent(model, guide, COPIES)
+    report = diagnose_latent(model, guide, COPIES, rows_per_call=rows_per_call)
     assert report.mutual_information == pytest.approx(math.log(2), abs=0.02)
     assert abs(report.prior_gap) < 0.02
     # Each log-ratio is ln 2, but for tails of the other component.
@@ -203,6 +224,31 @@ def test_a_discrete_latent_is_fixed_at_its_most_probable_category(prior, categor
     assert report.mixture_off_loss == pytest.approx(expected, abs=0.01)
 
 
+def test_no_network_sees_more_rows_than_asked_for():
+    """The same KL of 40 sequences in parts; what is drawn is judged in other tests."""
+    size = {"hidden_size": 16, "depth": 1, "embedding_size": 4}
+    model, guide = pair(MLPDenoiser(5, 6, 3, **size), MLPRecognition(5, 6, 3, **size), prior=3, vocab_size=5)
+    with torch.no_grad():
+        for parameter in [*model.parameters(), *guide.parameters()]:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    seen, features = [], model.denoiser.features
+    model.denoiser.features = lambda x_t, *others: (seen.append(len(x_t)), features(x_t, *others))[1]
+    for network in (model.prior, guide.recognition):
+        network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    x_0 = torch.randint(5, (40, 6))
+    whole = diagnose_latent(model, guide, x_0)
+    assert max(seen) > 40
+    seen.clear()
+    parts = diagnose_latent(model, guide, x_0, rows_per_call=8)
+    assert max(seen) == 8
+    for name in ("kl_per_bin", "kl_per_dimension"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+    assert parts.kl_all_masked == pytest.approx(whole.kl_all_masked, rel=1e-5)
+    assert (parts.active_units, parts.num_latent) == (whole.active_units, whole.num_latent)
+    with pytest.raises(DomainError, match="rows_per_call"):
+        diagnose_latent(model, guide, x_0, rows_per_call=0)
+
+
 class WidePosterior(Recognition):
     """The same wide distribution for all sequences, without a formula for its mean."""
 
@@ -215,10 +261,11 @@ class WidePosterior(Recognition):
         return dist.TransformedDistribution(dist.Normal(torch.zeros(len(t), 1), 1.0).to_event(1), [shift])
 
 
-def test_draws_do_not_make_a_unit_active():
+@WHOLE_AND_IN_PARTS
+def test_draws_do_not_make_a_unit_active(rows_per_call):
     """Means of 256 draws of variance 9 vary by 0.035 of themselves, more than the threshold of 0.01."""
     model, guide = pair(SignDenoiser(0.0), WidePosterior())
-    assert diagnose_latent(model, guide, COPIES).active_units == 0
+    assert diagnose_latent(model, guide, COPIES, rows_per_call=rows_per_call).active_units == 0
 
 
 def test_nothing_is_left_behind():

@@ -1,7 +1,6 @@
 """What an objective draws before it runs model and guide."""
 
-from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vadd.types import CorruptedBatch, PerSequence
 
@@ -27,7 +26,4 @@ class DrawnBatch(NamedTuple):
 
     def rows(self, rows: slice) -> "DrawnBatch":
         """Some of the rows; where a batch is cut into equal parts, its loss is the mean of theirs."""
-        values: dict[str, Any] = {item.name: getattr(self.batch, item.name) for item in fields(CorruptedBatch)}
-        values = {name: None if value is None else value[rows] for name, value in values.items()}
-        batch = CorruptedBatch(**values)
-        return DrawnBatch(batch, SiteWeights(*(weight[rows] for weight in self.weights)))
+        return DrawnBatch(self.batch.rows(rows), SiteWeights(*(weight[rows] for weight in self.weights)))
