@@ -20,10 +20,11 @@ changed.
 import argparse
 import ast
 import difflib
+import hashlib
 import json
-import random
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,20 +66,30 @@ def modules_of(root: Path, core: Sequence[str]) -> list[str]:
 
 
 def draw_sample(root: Path, modules: Sequence[str], count: int, seed: int) -> tuple[list[Mutant], int]:
-    """So many mutants, uniformly without replacement, and the number of all; a larger sample begins with a smaller."""
+    """So many mutants, uniformly without replacement, and the number of all; a larger sample begins with a smaller.
+
+    Their order is that of a hash of seed, module, operator and line of code: a change elsewhere leaves it as it is.
+    """
     sources = {module: Source((root / module).read_text()) for module in modules}
-    pool = [(module, *place) for module, source in sources.items() for place in positions(source)]
-    random.Random(seed).shuffle(pool)
+    pool, seen = [], Counter[str]()
+    for module, source in sources.items():
+        lines = source.text.splitlines()
+        for operator, occurrence, (line, column) in positions(source):
+            name = f"{seed} {module} {operator} {lines[line - 1][:column]}*{lines[line - 1][column:]}"
+            seen[name] += 1
+            rank = hashlib.sha256(f"{name} {seen[name]}".encode()).digest()
+            pool.append((rank, module, operator, occurrence, line, column))
     sample = []
-    for module, operator, occurrence, place in pool:
+    for _, module, operator, occurrence, line, column in sorted(pool):
         if len(sample) == count:
             break
         source = sources[module]
         text: Any = mutate_code(source.text, plugins.get_operator(operator)(), occurrence)
         if ast.dump(ast.parse(text)) != ast.dump(ast.parse(source.text)):
-            function = source.function_at(place)
+            function = source.function_at((line, column))
             name = None if function is None else function.name
-            sample.append(Mutant(module, operator, occurrence, *place, name, changed_lines(source.text, text)))
+            changed = changed_lines(source.text, text)
+            sample.append(Mutant(module, operator, occurrence, line, column, name, changed))
     return sample, len(pool)
 
 

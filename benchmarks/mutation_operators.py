@@ -101,8 +101,8 @@ class Source:
     """A module's text: which places a mutation may change, and in which function they lie.
 
     Left out is what computes nothing: annotations and unions of types, decorators, assertions, errors that are raised
-    (their text, not the conditions before them), warnings, progress bars, composed strings, and functions that describe
-    an object. Docstrings hold nothing that the operators know.
+    (their text, not the conditions before them), warnings, progress bars, composed strings, functions that describe an
+    object, and the keywords of :data:`NO_VALUE`. Docstrings hold nothing that the operators know.
     """
 
     def __init__(self, text: str) -> None:
@@ -137,6 +137,8 @@ def _without_value(node: Any) -> list[Any]:
             return [*node.decorator_list, node.returns, *annotations]
         case ast.ClassDef():
             return node.decorator_list
+        case ast.keyword(arg=name) if name in NO_VALUE:
+            return [node]
         case ast.AnnAssign():
             return [node.annotation]
         case ast.Raise() | ast.Import() | ast.ImportFrom() | ast.Assert() | ast.JoinedStr():

@@ -36,7 +36,7 @@ def f(a: int | None, *rest: "2", scale=3, **options: 4) -> 5:
     if not rest:
         raise ValueError(f"{a + 1} is less than {8 - 1}")
     assert a is not None
-    return g(a, *rest, device=scale * a, **{"b": a, **options})
+    return g(a, *rest, scale=scale * a, device=a - 1, strict=True, **{"b": a, **options})
 
 class C:
     def __repr__(self):
@@ -149,6 +149,7 @@ def test_only_what_computes_something_is_changed(mutation):
         ("AddNot", "n"),
         ("ReplaceUnaryOperator_Delete_Not", "n"),
         ("ReplaceBinaryOperator_Mul_Div", "*"),  # of the scale, no star of arguments
+        ("DropKeyword", "s"),  # the scale
     }
 
 
@@ -168,6 +169,23 @@ def test_a_larger_sample_begins_with_the_smaller_one(mutation):
     assert large[:3] == small
     assert len(set(large)) == 6 < of_all
     assert mutation.draw_sample(ROOT, modules, 3, seed=1)[0] != small
+
+
+def test_a_change_of_a_line_leaves_the_rest_of_the_sample_alone(mutation, tmp_path):
+    lines = [f"x{i} = {i} + y" for i in range(10)]
+
+    def drawn():
+        (tmp_path / "a.py").write_text("\n".join(lines))
+        sample, of_all = mutation.draw_sample(tmp_path, ["a.py"], 100, seed=0)
+        assert len(sample) == of_all
+        return [mutant.diff for mutant in sample]
+
+    before = drawn()
+    lines[4:5] = ["x4 = y", "new = 2"]
+    after = drawn()
+    changed = {diff for diff in before if diff not in after}
+    assert {diff[0] for diff in changed} == {"-x4 = 4 + y"}
+    assert [diff for diff in before if diff not in changed] == [diff for diff in after if diff[0] != "-new = 2"]
 
 
 def test_the_core_exists_and_each_of_its_modules_has_tests(mutation):
