@@ -315,6 +315,14 @@ def test_extreme_uniforms_select_the_first_and_last_possible_token(monkeypatch, 
     assert sample_categorical(logits) == (first if uniform == 0 else last)
 
 
+def test_logits_in_a_graph_are_drawn_from_alike():
+    logits = torch.randn(20, 7, requires_grad=True)
+    drawn, expected = (
+        sample_categorical(x, generator=torch.Generator().manual_seed(0)) for x in (logits, logits.detach())
+    )
+    assert torch.equal(drawn, expected)
+
+
 def test_rounding_of_the_cumulative_sum_never_selects_an_impossible_token(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(200, 1001, generator=generator)

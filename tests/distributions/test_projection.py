@@ -164,6 +164,24 @@ def test_the_logits_never_exist_at_once(is_linear, monkeypatch):
 
 
 @pytest.mark.parametrize("is_linear", [True, False])
+def test_copies_of_a_distribution_project_in_slices_too(is_linear, monkeypatch):
+    monkeypatch.setattr(projection, "CHUNK", 2**14)
+    features, head, tokens, _ = case(64, 4, 4000, dtype=torch.float32)
+    if not is_linear:
+        head = nn.Sequential(head)
+    x_t = torch.full((2, 32), 4000)
+    likelihood = MaskedCategorical.from_features(features.reshape(2, 32, 4), head, x_t, 4000)
+    values = torch.stack([tokens, tokens.flip(0), (tokens + 1) % 4000]).reshape(3, 2, 32)
+    expected = torch.stack([likelihood.token_log_prob(value) for value in values])
+    with Largest() as largest:
+        found = likelihood.expand((3, 2)).token_log_prob(values)
+    assert largest.numel <= max(3 * 64 * projection.FEWEST_COLUMNS, 4 * 4000) < 64 * 4000
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    torch.testing.assert_close(likelihood.token_log_prob(values), expected)
+
+
+@pytest.mark.parametrize("is_linear", [True, False])
 def test_a_head_of_another_size_is_an_error(is_linear):
     features, head, tokens, _ = case(3, 4, 11)
     with pytest.raises(ShapeError, match="10 clean tokens .* got 11"):

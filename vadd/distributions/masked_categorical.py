@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from vadd.distributions.projection import require_vocab, scores_of_logits, token_scores
+from vadd.distributions.projection import chunk_on, require_vocab, scores_of_logits, token_scores
 from vadd.errors import ShapeError
 
 __all__ = ["MaskedCategorical", "sample_categorical"]
@@ -107,15 +107,21 @@ class MaskedCategorical(TorchDistribution):
             return self
         places = torch.arange(self.target.numel(), device=self.x_t.device).reshape(self.target.shape)
         places = places.expand(shape).flatten()
-        inner = self._logits_at
+        inner, scores = self._logits_at, self._scores_at
 
         def logits_at(index: Tensor) -> Tensor:
             # Project each distinct position once, then repeat.
             used, inverse = places[index].unique(return_inverse=True)
             return inner(used)[inverse]
 
+        def scores_at(index: Tensor, tokens: Tensor) -> Tensor:
+            if len(index) * self.mask_id <= chunk_on(index.device):
+                return scores_of_logits(logits_at(index), tokens, self.mask_id)
+            return scores(places[index], tokens)  # in slices, each copy on its own
+
         new = type(self).__new__(type(self))
         new._setup(logits_at, shape, self.x_t, self.mask_id, self.target, validate_args=False)
+        new._scores_at = scores_at
         new._validate_args = self._validate_args
         return new
 
@@ -190,7 +196,7 @@ def sample_categorical(
     """
     vocab = logits.shape[-1]
     size = vocab if vocab <= 2 * _BLOCK else _BLOCK
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
     weights = wide.new_zeros(*wide.shape[:-1], -(-vocab // size) * size)
     torch.sub(wide, wide.amax(-1, keepdim=True), out=weights[..., :vocab]).exp_()
     weights = weights.unflatten(-1, (-1, size))

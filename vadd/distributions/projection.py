@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vadd.errors import ShapeError
 
-__all__ = ["require_vocab", "scores_of_logits", "token_scores"]
+__all__ = ["chunk_on", "require_vocab", "scores_of_logits", "token_scores"]
 
 #: Logits that exist at a time, in numbers: 32 MiB in float32 on a CPU; a GPU wants larger products.
 CHUNK = 2**23
@@ -45,7 +45,7 @@ def token_scores(
     Raises:
         ShapeError: if the head's logits have another size.
     """
-    chunk = CHUNK if features.device.type == "cpu" else CHUNK_OF_ACCELERATOR
+    chunk = chunk_on(features.device)
     if torch.compiler.is_compiling() or len(tokens) * vocab <= chunk:
         return scores_of_logits(head(features), tokens, vocab)
     if type(head) is nn.Linear and not any(getattr(head, hooks) for hooks in _HOOKS):
@@ -70,6 +70,11 @@ def token_scores(
             for i, pair in enumerate(pairs)
         ]
     )
+
+
+def chunk_on(device: torch.device) -> int:
+    """Logits that may exist at a time, in numbers."""
+    return CHUNK if device.type == "cpu" else CHUNK_OF_ACCELERATOR
 
 
 def require_vocab(size: int, vocab: int) -> None:
