@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from model_comparison import MODELS, RESULTS, ROOT, model_options
+from model_comparison import CHOICES, MODELS, RESULTS, ROOT, model_options
 
 sys.path.insert(0, str(ROOT / "examples"))
 import binarized_mnist_svi  # noqa: E402
@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     """Sample and draw."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("name", choices=tuple(EXAMPLES))
+    parser.add_argument("--models", nargs="+", choices=CHOICES, default=MODELS)
     parser.add_argument("--steps", nargs="+", type=int, default=[1, 2, 4, 10, 100])
     parser.add_argument("--num-samples", type=int, default=25)
     parser.add_argument("--runs", type=Path, help="folder of the runs; default outputs/NAME")
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         preset = example.PRESETS[given.preset]
         data = example.load(given, preset)
         rows = {}
-        for name in MODELS:
+        for name in args.models:
             chosen = example.parse([*options, *model_options(name)])
             model = VADDModel.from_pretrained(images.run_folder(data, preset, chosen) / "model")
             drawn = {t: image_results.draw(model, args.num_samples, t, preset, chosen).cpu() for t in args.steps}

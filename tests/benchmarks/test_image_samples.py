@@ -24,6 +24,7 @@ def test_models_of_finished_runs_are_drawn_side_by_side(tmp_path):
     done = run("benchmarks/binarized_mnist.py", "--no-equal-time", "--runs", runs, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     options = ["binarized_mnist", "--runs", runs, "--out", str(tmp_path / "pictures"), "--steps", "1", "2"]
+    options += ["--models", "mdm", "paper", "default"]
     done = run("benchmarks/image_samples.py", *options)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "pictures" / "binarized_mnist_samples.png") as picture:
