@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(importlib.util.find_spec("vadd").origin).parent
 
 # What each part may import of the package, besides itself.
-_BASE = {"errors", "registry", "types", "_modes", "_naming"}
+_BASE = {"errors", "registry", "types", "_modes", "_naming", "_seeds"}
 _PROCESS = _BASE | {"schedules", "process"}
 _SAMPLERS = _PROCESS | {"distributions", "samplers"}
 _MODEL = _SAMPLERS | {"priors", "backbones", "storage", "model", "guide"}
@@ -22,6 +22,7 @@ ALLOWED = {
     "_typecheck": {"errors"},
     "_modes": _BASE,
     "_naming": _BASE,
+    "_seeds": _BASE,
     "registry": _BASE,
     "types": _BASE,
     "schedules": _BASE,
@@ -39,7 +40,7 @@ ALLOWED = {
     "storage": _SAMPLERS | {"priors", "backbones"},
     "training": _EVALUATION | {"storage", "streams"},
     "recipes": _EVALUATION | {"storage", "training"},
-    "metrics": {"errors", "types", "storage"},
+    "metrics": {"errors", "types", "storage", "_seeds"},
     "data": {"errors", "types"},
     "text": {"errors", "registry", "types", "data", "streams"},
     "plotting": {"errors", "types"},

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from vadd import MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import EmptyRecognition
@@ -64,6 +65,13 @@ def test_a_plan_beats_the_null_latent_on_the_rows_that_judge_it(seed, margin):
     else:
         assert costs.gain > margin * costs.gain_stderr
         assert costs.gain == pytest.approx(costs.null - costs.chosen, abs=1e-6)
+
+
+@pytest.mark.parametrize("modes", [MODES, {"shared", "null"}, {"shared"}], ids=len)
+def test_modes_are_chosen_where_the_scores_are(modes):
+    """Shapes and devices without values: up to the first number that is looked at."""
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):
+        _cheapest(PlanScores(*(torch.zeros(n, 5, device="cuda") for n in (3, 3, 4))), modes, 0.0)
 
 
 def test_a_gain_within_the_margin_is_left():

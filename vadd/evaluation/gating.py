@@ -128,7 +128,7 @@ def _choose(scores: PlanScores, modes: set[str], margin: float) -> tuple[tuple[M
 def _cheapest(scores: PlanScores, modes: set[str], margin: float) -> tuple[Mode, ...]:
     """The plan of the smallest mean cost; a single jump is fresh only where that gains more than the margin."""
     fresh, null = -scores.fresh, -scores.null
-    takes_fresh = torch.full((len(null),), "null" not in modes)
+    takes_fresh = torch.full((len(null),), "null" not in modes, device=null.device)
     if {"fresh", "null"} <= modes:
         gain, error = _gain(null, fresh)
         takes_fresh = gain > margin * error

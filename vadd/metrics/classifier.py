@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vadd._seeds import seeded
 from vadd.errors import ConfigError, DomainError, ShapeError
 
 __all__ = ["DigitClassifier", "train_digit_classifier"]
@@ -126,8 +127,7 @@ def train_digit_classifier(
         raise DomainError(f"labels must lie in [0, {num_classes}), got up to {int(labels.max())}.")
     if min(num_epochs, batch_size) < 1:
         raise ConfigError(f"num_epochs and batch_size must be at least 1, got {num_epochs} and {batch_size}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         classifier = DigitClassifier(image_shape, num_levels, num_classes).to(tokens.device)
     order = torch.Generator().manual_seed(seed)
     num_steps = num_epochs * -(-tokens.shape[0] // batch_size)

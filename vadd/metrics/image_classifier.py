@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vadd._seeds import seeded
 from vadd.errors import ConfigError, DomainError, ShapeError
 from vadd.metrics.pixels import check_images
 
@@ -144,8 +145,7 @@ def train_image_classifier(
         raise DomainError(
             f"labels must lie in [0, {num_classes}), got values from {int(labels.min())} to {int(labels.max())}."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         classifier = ImageClassifier(image_shape, num_levels, num_classes, num_features, width)
     classifier.to(tokens.device)
     order = torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vadd._seeds import seeded
 from vadd.errors import ConfigError, DataError
 from vadd.metrics.judge import CausalJudge
 from vadd.metrics.language import JudgeScores, NatsPerToken, nats_per_token
@@ -81,8 +82,7 @@ def train_causal_judge(
         raise ConfigError(f"batch_size and learning_rate must be positive, got {batch_size} and {learning_rate}.")
     data, device = _Rows("rows", rows), torch.device(device)
     kept = None if held_out is None else _Rows("held_out", held_out)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         max_length = data.read([0])[0].shape[1]
         judge = CausalJudge(vocab_size, max_length, hidden_size, depth, num_heads, dropout).to(device)
         if kept is not None:

@@ -14,6 +14,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
+from vadd._seeds import seeded
 from vadd.distributions import Reshaped
 from vadd.errors import ConfigError
 from vadd.types import Distribution
@@ -40,13 +41,7 @@ def draw_seeded(
     distribution: Drawable, seed: int, device: torch.device, sample_shape: torch.Size = torch.Size()
 ) -> Tensor:
     """Sample from a seed, and leave the global state as it was."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        # torch.manual_seed would also reseed devices whose state is not restored here.
-        if devices:
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
+    with seeded(seed, device):
         return distribution.sample(sample_shape)
 
 

@@ -14,6 +14,7 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor, nn
 
+from vadd._seeds import seeded
 from vadd.backbones.base import Denoiser, FeatureDenoiser, Recognition
 from vadd.backbones.sharing import SharesDenoiser
 from vadd.errors import ConfigError
@@ -90,8 +91,7 @@ def check_prior(prior: LatentPrior, vocab_size: int, num_tokens: int, *, conditi
     options = {} if condition is None else {"condition": condition}
     distribution = prior(x_t, t, **options)
     _check_distribution("the prior", distribution, prior.latent_shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0, x_t.device):
         z = distribution.sample()
     _require_shape("a sample of the prior", z, (_BATCH, *prior.latent_shape))
     _require(z.is_floating_point(), f"samples of the prior must be floating-point, not {z.dtype}.")
@@ -102,7 +102,7 @@ def check_prior(prior: LatentPrior, vocab_size: int, num_tokens: int, *, conditi
     _check_plates(distribution, z)
     is_one_hot = bool((((z == 0) | (z == 1)).all(-1) & (z.sum(-1) == 1)).all())
     if z.numel() and (is_one_hot or not distribution.has_enumerate_support):  # other discrete values have no density
-        check_density("the prior", distribution)
+        check_density("the prior", distribution, z.device)
 
     def score(rows: slice, x_t: Tensor = x_t, **more: Tensor) -> Tensor:
         return prior(x_t[rows], t[rows], **_rows(options, rows), **more).log_prob(z[rows])
@@ -257,8 +257,7 @@ def check_recognition(
         "the recognition network must return a reparameterized distribution (has_rsample), so that gradients "
         "reach it through its samples.",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0, tokens.device):
         z = whole.sample().detach()
     _require_shape("a sample of the recognition network", z, (_BATCH, *recognition.latent_shape))
     _require_shape("log_prob of the recognition network", score(every), (_BATCH,))
@@ -272,7 +271,7 @@ def check_recognition(
         _require(bool(value.isfinite().all()), f"log_prob of the recognition network must be finite{name}.")
     if not z.numel():
         return
-    check_density("the recognition network", whole)
+    check_density("the recognition network", whole, z.device)
     _check_plates(whole, z)
     _require(
         not torch.equal(score(every), score(every, (tokens + 1) % vocab_size)),
@@ -282,7 +281,7 @@ def check_recognition(
         not torch.equal(score(every), score(every, tokens, ~target)),
         "the recognition network must depend on target; one that reads the tokens alone collapses to the prior.",
     )
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0, z.device):
         sample = whole.rsample()
     _require(
         sample.requires_grad or not any(p.requires_grad for p in recognition.parameters()),

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vadd._seeds import seeded
 from vadd.types import Distribution
 
 __all__ = ["check_density"]
@@ -18,7 +19,7 @@ _MAX_CORRELATED = 64
 
 
 @torch.no_grad()
-def check_density(name: str, distribution: Distribution) -> None:
+def check_density(name: str, distribution: Distribution, device: torch.device | str = "cpu") -> None:
     r"""Check that ``log_prob`` is the normalized density of the draws, of ``sample`` and ``rsample`` alike.
 
     For densities ``r`` and ``q`` the importance weights from both sides agree:
@@ -33,6 +34,7 @@ def check_density(name: str, distribution: Distribution) -> None:
     Args:
         name: of the distribution, for the message.
         distribution: one over real arrays or one-hot rows, with one batch axis.
+        device: where it draws.
 
     Raises:
         AssertionError: if draws and density disagree.
@@ -41,8 +43,7 @@ def check_density(name: str, distribution: Distribution) -> None:
     def log_prob(z: Tensor) -> Tensor:
         return distribution.log_prob(z.to(dtype)).double()
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0, device):
         dtype = distribution.sample().dtype
         for kind in ("sample", "rsample") if distribution.has_rsample else ("sample",):
             draw: Any = getattr(distribution, kind)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vadd._seeds import seeded
 from vadd.errors import ConfigError, DomainError, ShapeError
 from vadd.evaluation import log_likelihood_bound
 from vadd.evaluation.bounds import Kind, check_options
@@ -124,16 +125,13 @@ class BoundValidation:
             )
         device = model.null_latent.device
         starts = range(process_index * self.batch_rows, len(self.x_0), num_processes * self.batch_rows)
-        # The bound has generators of its own; fork and global seeds are for networks that draw noise in evaluation
-        # mode, too.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return {
-                f"{self.name}/nats{_suffix(steps)}": torch.cat(
-                    [torch.zeros(0, dtype=torch.float64, device=device)]
-                    + [self._nats(model, guide, start, steps, device) for start in starts]
-                )
-                for steps in self._steps
-            }
+        return {
+            f"{self.name}/nats{_suffix(steps)}": torch.cat(
+                [torch.zeros(0, dtype=torch.float64, device=device)]
+                + [self._nats(model, guide, start, steps, device) for start in starts]
+            )
+            for steps in self._steps
+        }
 
     def _nats(
         self, model: VADDModel, guide: RecognitionGuide, start: int, steps: int | None, device: torch.device
@@ -141,13 +139,11 @@ class BoundValidation:
         rows = slice(start, start + self.batch_rows)
         seed = key(self.seed, "validation", start // self.batch_rows)
         given = {name: value[rows].to(device) for name, value in self._rows.items()}
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        result = log_likelihood_bound(
-            model, guide, self.x_0[rows].to(device), num_steps=steps, seed=seed, **given, **self._options
-        )
+        # The bound has generators of its own; the global seed is for networks that draw noise in evaluation mode, too.
+        with seeded(seed, device):
+            result = log_likelihood_bound(
+                model, guide, self.x_0[rows].to(device), num_steps=steps, seed=seed, **given, **self._options
+            )
         return result.nats_per_sequence
 
     def reduce(self, accelerator: Any, values: dict[str, PerSequence]) -> dict[str, float]:
