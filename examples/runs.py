@@ -239,7 +239,7 @@ def read_json(path: Path) -> Any:
         DataError: if it is damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}; remove it and start again, the snapshots stay.") from error
 

@@ -149,7 +149,7 @@ def judge_samples(
         table.append({"steps": steps, **_judge(judge, fake, real, data, args), "rows_per_second": num / seconds})
         texts = texts_of({name: value[:SHOWN] for name, value in fake.items()}, data.tokenizer)
         pages.append(f"== {steps} step{'s' if steps > 1 else ''}\n\n" + "\n--\n".join(texts))
-    (folder / "samples.txt").write_text("\n\n".join(pages) + "\n")
+    (folder / "samples.txt").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     return {"judge": judge.name, "judge_notes": notes, "against": f"{num} held-out rows: steps null", "rows": table}
 
 

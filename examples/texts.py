@@ -114,7 +114,7 @@ def train(data: TextData, preset: Preset, args: argparse.Namespace, folder: Path
 
     def draw(path: Path, samples: dict[str, Tensor]) -> None:
         pages = [f"== {label}\n\n" + "\n--\n".join(data.tokenizer.decode(x)) for label, x in samples.items()]
-        path.with_suffix(".txt").write_text("\n\n".join(pages))
+        path.with_suffix(".txt").write_text("\n\n".join(pages), encoding="utf-8")
 
     sampling: dict[str, Any] = {"length": data.length}
     if "is_padding" in data.validation:

@@ -177,3 +177,13 @@ def test_every_module_can_be_imported_first_and_without_the_extras():
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= len(list(PACKAGE.rglob("*.py"))) - 1
+
+
+def test_texts_are_written_and_read_in_a_named_encoding():
+    found = []
+    for path in [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "examples").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", None) in ("read_text", "write_text"):
+                if "encoding" not in [keyword.arg for keyword in node.keywords]:
+                    found.append(f"{path.name}:{node.lineno}")
+    assert found == []

@@ -1,5 +1,6 @@
 """Files that are there as a whole, for those who may read other files."""
 
+import io
 import os
 import stat
 
@@ -31,6 +32,12 @@ def test_tensors_replace_what_an_interrupted_save_left(tmp_path):
     assert not (tmp_path / "partial").exists()
     (tmp_path / "other").touch()
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_text_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "ascii")
+    write_text(tmp_path / "text", "κλ")
+    assert (tmp_path / "text").read_bytes() == "κλ".encode()
 
 
 def test_a_text_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def put_in_place(partial: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step; the old one stays until the new one is complete."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     put_in_place(partial, path)
 
 
