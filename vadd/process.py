@@ -21,7 +21,8 @@ class MaskingProcess(nn.Module):
         schedule: the noise schedule.
         vocab_size: number of clean tokens ``V``; ``mask_id`` is ``V``.
         validate_args: check the values of tokens and times on every call, and the loss. Costs a few
-            host-device synchronizations a step on an accelerator, next to nothing on a CPU.
+            host-device synchronizations a step on an accelerator, next to nothing on a CPU. It is not stored: a
+            process that is loaded checks.
     """
 
     def __init__(self, schedule: NoiseSchedule, vocab_size: int, *, validate_args: bool = True) -> None:

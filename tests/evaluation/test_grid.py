@@ -89,9 +89,12 @@ def test_bad_input_is_refused():
     for num_steps in (0, 4, 1.0, True):
         with pytest.raises(DomainError, match="from 1 to 3"):
             grid(num_steps)
-    with pytest.raises(DomainError, match="decrease strictly"):
+    with pytest.raises(DomainError, match="candidates must decrease strictly"):
         optimize_grid(model, guide, x_0, candidates=torch.tensor([1.0, 0.3, 0.5, 0.0]))
-    with pytest.raises(DomainError, match="num_steps"):
+    with pytest.raises(DomainError, match="num_candidates must be an integer of at least 1, got 0"):
         optimize_grid(model, guide, x_0, num_candidates=0)
+    for candidates in (torch.tensor([1.0]), torch.ones(2, 2), [1.0, 0.0]):
+        with pytest.raises(ConfigError, match="candidates must be a tensor of two or more times"):
+            optimize_grid(model, guide, x_0, candidates=candidates)
     with pytest.raises(ConfigError, match="latents must be"):
         optimize_grid(model, guide, x_0, latents="shared")

@@ -125,7 +125,7 @@ def test_real_words_are_counted_without_the_first_and_the_last():
 def test_bad_input_is_an_error():
     with pytest.raises(ConfigError, match=r"pass \[text\]"):
         share_of_real_words("one text", {"one"})
-    for vocabulary in (["one"], set(), "one"):
+    for vocabulary in (["one"], set(), "one", 3, None):
         with pytest.raises(ConfigError, match="set of words"):
             share_of_real_words(["one text"], vocabulary)
     with pytest.raises(DomainError, match="longer samples"):

@@ -419,6 +419,24 @@ def test_a_nan_likelihood_is_reported_with_its_times(engine, is_vectorized):
     assert not any(f"{float(t):.4g}" in message for t in times[-1].t if t <= 0.5)
 
 
+class _BreaksOnce(_BreaksAt):
+    """NaN in its first call alone."""
+
+    def forward(self, x_t, t, z, **options):
+        logits = super().forward(x_t, t, z)
+        self.threshold = 2.0
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_the_particle_that_broke_is_the_one_that_is_reported():
+    x_0 = tokens()
+    for run in (DELBO.loss, DELBO.terms):
+        model, guide = make_pair(denoiser=_BreaksOnce(-1.0))
+        with pytest.raises(NonFiniteError, match="log-likelihood of 'x_0'"):
+            run(DELBO(model.process, num_particles=2), model, guide, x_0)
+
+
 @pytest.mark.filterwarnings("ignore:Encountered NaN")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_nan_kl_is_reported(engine):

@@ -91,6 +91,15 @@ def test_gate_and_latents_are_kept(tmp_path, latents, gate):
     assert (loaded.latents, loaded.gate) == (latents, gate)
 
 
+def test_what_is_loaded_checks_its_arguments(tmp_path):
+    model, guide = pair()
+    model.process.validate_args = False
+    model.save_pretrained(tmp_path / "model", guide=guide)
+    save_checkpoint(tmp_path / "checkpoint", model, guide)
+    assert VADDModel.from_pretrained(tmp_path / "model").process.validate_args
+    assert load_checkpoint(tmp_path / "checkpoint").model.process.validate_args
+
+
 def test_a_network_that_the_prior_runs_is_in_evaluation_mode_before_there_is_a_guide(tmp_path):
     model, guide = pair("vamp")
     loaded = VADDModel.from_pretrained(model.save_pretrained(tmp_path, guide=guide))

@@ -13,7 +13,8 @@ from vadd.evaluation.bounds import jump_costs
 from vadd.evaluation.importance import Proposal
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.samplers.time_grid import resolve_grid
+from vadd.samplers.checks import require_integer
+from vadd.samplers.time_grid import checked_times, uniform_grid
 from vadd.types import Flags, Tokens
 
 __all__ = ["OptimizedGrid", "optimize_grid"]
@@ -110,9 +111,13 @@ def optimize_grid(
     """
     latents = latents or _own_latents(model)
     if candidates is None:
-        masked = resolve_grid(num_candidates, None)
-        candidates = model.process.schedule.time_of(masked.to(model.null_latent.device)).cpu()
-    times = resolve_grid(len(candidates) - 1, candidates)
+        require_integer("num_candidates", num_candidates)
+        masked = uniform_grid(num_candidates).to(model.null_latent.device)
+        candidates = model.process.schedule.time_of(masked).cpu()
+    elif not isinstance(candidates, Tensor) or candidates.ndim != 1 or len(candidates) < 2:
+        got = tuple(candidates.shape) if isinstance(candidates, Tensor) else type(candidates).__name__
+        raise ConfigError(f"candidates must be a tensor of two or more times, got {got}.")
+    times = checked_times("candidates", candidates)
     costs = torch.full((len(times), len(times)), torch.inf, dtype=torch.float64)
     pairs = [(i, j) for i in range(len(times)) for j in range(i + 1, len(times))]
     for i, j in tqdm(pairs, delay=_SECONDS_UNTIL_BAR, disable=None if progress else True, unit="jump"):

@@ -189,7 +189,7 @@ def share_of_real_words(texts: Iterable[str], vocabulary: AbstractSet[str]) -> f
         raise ConfigError("texts must be several texts, got one string; pass [text].")
     if not isinstance(vocabulary, AbstractSet) or not vocabulary:
         raise ConfigError(
-            f"vocabulary must be a set of words, got {type(vocabulary).__name__} of size {len(vocabulary)}; "
+            f"vocabulary must be a set of words, at least one, got {type(vocabulary).__name__}; "
             "pass set(words_of(training_text))."
         )
     words = [word for text in texts for word in words_of(text)[1:-1]]

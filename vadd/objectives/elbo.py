@@ -134,15 +134,15 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         reconstruction, kl = torch.zeros_like(weights.likelihood), torch.zeros_like(weights.latent)
         for model_trace, guide_trace in self._run(model, guide, batch, {}):
             observed, latent = model_trace.nodes["x_0"], model_trace.nodes["z"]
-            log_prob = observed["fn"].log_prob(observed["value"])
-            divergence = self._divergence(guide_trace.nodes["z"], latent)
-            reconstruction = reconstruction - sum_particles(log_prob) / self.num_particles
-            kl = kl + sum_particles(divergence) / self.num_particles
-        kl = kl.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
-        terms = BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
-        if self.process.validate_args and not bool(torch.isfinite(terms.total).all()):
-            raise diagnose_loss(model_trace, guide_trace)
-        return terms
+            log_prob = sum_particles(observed["fn"].log_prob(observed["value"]))
+            divergence = sum_particles(self._divergence(guide_trace.nodes["z"], latent))
+            divergence = divergence.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
+            cost = weights.latent * divergence - weights.likelihood * log_prob
+            if self.process.validate_args and not bool(torch.isfinite(cost).all()):
+                raise diagnose_loss(model_trace, guide_trace)
+            reconstruction = reconstruction - log_prob / self.num_particles
+            kl = kl + divergence / self.num_particles
+        return BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, differentiable; its value and its surrogate are one, since all latents are reparameterized."""

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vadd.errors import ConfigError, DomainError
+from vadd.samplers.checks import require_integer
 
-__all__ = ["TimeGrid", "cosine_grid", "resolve_grid", "uniform_grid"]
+__all__ = ["TimeGrid", "checked_times", "cosine_grid", "resolve_grid", "uniform_grid"]
 
 #: A name, a function from the number of steps to times, or the times themselves: ``num_steps + 1`` values from 1 to 0.
 TimeGrid = Literal["uniform", "cosine"] | Callable[[int], Tensor] | Tensor
@@ -41,8 +42,7 @@ def resolve_grid(num_steps: int, time_grid: TimeGrid | None) -> Float[Tensor, " 
         DomainError: if ``num_steps < 1``, or the grid does not decrease strictly from 1 to 0.
         ConfigError: on an unknown name, or a grid whose length is not ``num_steps + 1``.
     """
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-        raise DomainError(f"num_steps must be an integer of at least 1, got {num_steps!r}.")
+    require_integer("num_steps", num_steps)
     if time_grid is None:
         return uniform_grid(num_steps)
     if isinstance(time_grid, str):
@@ -53,10 +53,19 @@ def resolve_grid(num_steps: int, time_grid: TimeGrid | None) -> Float[Tensor, " 
     if not isinstance(grid, Tensor) or grid.shape != (num_steps + 1,):
         shape = tuple(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
         raise ConfigError(f"time_grid must give a tensor of num_steps + 1 = {num_steps + 1} times, got {shape}.")
-    grid = grid.double()
-    if not (grid[0] == 1 and grid[-1] == 0 and bool((grid.diff() < 0).all())):
+    return checked_times("time_grid", grid)
+
+
+def checked_times(name: str, times: Float[Tensor, " times"]) -> Float[Tensor, " times"]:
+    """The times in float64.
+
+    Raises:
+        DomainError: unless they decrease strictly from 1 to 0.
+    """
+    times = times.double()
+    if not (times[0] == 1 and times[-1] == 0 and bool((times.diff() < 0).all())):
         raise DomainError(
-            f"time_grid must decrease strictly from exactly 1 to exactly 0, got {grid.tolist()[:8]}"
-            f"{' ...' if num_steps > 7 else ''}."
+            f"{name} must decrease strictly from exactly 1 to exactly 0, got {times.tolist()[:8]}"
+            f"{' ...' if len(times) > 8 else ''}."
         )
-    return grid
+    return times
