@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -82,6 +83,11 @@ class TextData:
 
 def load(args: argparse.Namespace, preset: Preset) -> TextData:
     """Tokenize the text that the command line names."""
+    if args.quiet:
+        with suppress(ImportError):  # which load_documents explains
+            import datasets
+
+            datasets.disable_progress_bars()
     protocol = None if args.protocol is None else PROTOCOLS[args.protocol]
     length = preset.length if args.length is None else args.length
     form: dict[str, Any] = {"packing": args.packing, "detokenize": args.detokenizer}

@@ -57,8 +57,9 @@ def folder_of(out):
     return next(path for path in out.iterdir() if not path.name.startswith("judge-"))
 
 
-def test_a_run_leaves_report_samples_curves_and_a_model_with_its_tokenizer(example, text, tmp_path):
+def test_a_run_leaves_report_samples_curves_and_a_model_with_its_tokenizer(example, text, tmp_path, capsys):
     report = smoke(example, text, tmp_path / "out")
+    assert "Tokenizing" not in capsys.readouterr().err  # --quiet
     folder = folder_of(tmp_path / "out")
     assert json.loads((folder / "report.json").read_text())["results"]["updates"] == report["updates"] == 6
     assert {"samples.txt", "curves.png", "model"} <= {path.name for path in folder.iterdir()}
