@@ -55,9 +55,19 @@ def initialize(module: nn.Module, std: float = 0.02) -> None:
     """Truncated-normal weights and zero biases for all linear and embedding layers below ``module``."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
+            _draw_truncated_normal(part.weight, std)
             if isinstance(part, nn.Linear):
                 nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def _draw_truncated_normal(weight: Tensor, std: float) -> None:
+    """Within two standard deviations; not by torch, whose values for a seed differ between its versions."""
+    if weight.is_meta:
+        return
+    weight.normal_(std=std)
+    while (is_outside := weight.abs() > 2 * std).any():
+        weight.copy_(torch.where(is_outside, torch.empty_like(weight).normal_(std=std), weight))
 
 
 def initialize_fan_in(module: nn.Module) -> None:
