@@ -97,6 +97,14 @@ def test_bad_laws_are_refused(make, error, message):
         make()
 
 
+def test_a_law_takes_a_grid_by_name():
+    uniform = torch.arange(40, dtype=torch.float64) / 40
+    law = StepLaw.uniform([2, 3])
+    by_name, by_function = (JumpTable(law, grid).draw(uniform) for grid in ("cosine", cosine_grid))
+    assert torch.equal(by_name.t, by_function.t)
+    assert not torch.equal(by_name.t, JumpTable(law, "uniform").draw(uniform).t)
+
+
 @pytest.mark.usefixtures("_unchecked")
 def test_what_does_not_go_with_a_law_is_refused():
     process = make_pair()[0].process

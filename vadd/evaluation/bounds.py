@@ -84,8 +84,9 @@ def log_likelihood_bound(
         mask_ratio: share of free tokens masked, for conditional.
         num_draws: masks drawn for each sequence; default 1 for finite-step and shared-latent, where
             a draw visits several jumps, and 8 otherwise.
-        num_jumps: jumps visited in a draw of finite-step and shared-latent, stratified over the grid;
-            default all, at most 128.
+        num_jumps: jumps visited in a draw of finite-step and shared-latent, stratified over the grid; default all, at
+            most 128, and 8 of infinitely many. Whole trajectories inside the logarithm (shared-latent with several
+            draws, or with another proposal than the guide) visit all jumps.
         is_frozen: positions that are given: never scored.
         is_padding: positions without data: never scored, hidden from the networks.
         condition: passed on to the networks.

@@ -14,6 +14,9 @@ from vadd.objectives.times import count_free, stratified_uniform
 
 __all__ = ["by_count", "draw_uniform", "finite_step", "jump", "masked_count", "shared_latent"]
 
+#: Jumps visited in a draw, unless the caller says: of a grid, and of infinitely many.
+_MOST_JUMPS, _JUMPS_OF_INFINITELY_MANY = 128, 8
+
 
 def jump(
     integral: LatentIntegral,
@@ -80,9 +83,10 @@ def shared_latent(
     total, kl = torch.zeros(x_0.shape[0], dtype=torch.float64, device=x_0.device), 0.0
     if grid is None:
         num_free = start.is_masked.sum(-1)
-        for d in range(num_jumps or 8):
-            batch = process.corrupt_count(x_0, _strata(num_free, d, num_jumps or 8, masks), generator=masks, **options)
-            weight = num_free / batch.is_masked.sum(-1).clamp(min=1) / (num_jumps or 8)
+        visited = num_jumps or _JUMPS_OF_INFINITELY_MANY
+        for d in range(visited):
+            batch = process.corrupt_count(x_0, _strata(num_free, d, visited, masks), generator=masks, **options)
+            weight = num_free / batch.is_masked.sum(-1).clamp(min=1) / visited
             likelihood, kl = integral.pairwise(share_latent(batch, process.mask_id))
             total = total + weight * likelihood
     else:
@@ -138,7 +142,7 @@ def _visits(
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Jumps ``(t, s)`` of each row with their common weight, stratified over the grid where not all are visited."""
     total = len(grid) - 1
-    visited = min(total, 128) if num_jumps is None else min(num_jumps, total)
+    visited = min(total, num_jumps or _MOST_JUMPS)
     dtype = torch.get_default_dtype()
     times = grid.to(x_0.device, dtype)
     for j in range(visited):

@@ -84,7 +84,7 @@ def fit_gate(
         x_0: validation sequences, other than those that the result is judged on.
         num_steps: the numbers of steps ``T`` to choose for. The cost grows with the largest.
         modes: the modes to choose from; with ``"null"`` alone or without it no margin applies.
-        time_grid: as in :func:`vadd.samplers.sample`, a function of the number of steps.
+        time_grid: as in :func:`vadd.samplers.sample`, for several numbers of steps a name or a function.
         num_latents, proposal, num_draws, is_frozen, is_padding, condition, seed, rows_per_call: as in
             :func:`~vadd.evaluation.log_likelihood_bound`, which gives the costs of the gate with the same ones. Half of
             the latents come from the prior by default: a guide that explains all masked tokens is too narrow for
@@ -183,6 +183,6 @@ def _check(
     if not modes or not set(modes) <= set(_MODES):
         raise ConfigError(f"modes must be some of {', '.join(_MODES)}, got {tuple(modes)}.")
     if isinstance(time_grid, Tensor) and len(num_steps) > 1:
-        raise ConfigError("time_grid must be a function of the number of steps where there are several.")
+        raise ConfigError("time_grid must be a name, or a function of the number of steps, where there are several.")
     if not (math.isfinite(margin) and margin >= 0):
         raise DomainError(f"margin must be finite and non-negative, got {margin}.")

@@ -44,8 +44,8 @@ class FiniteStepELBO(DiffusionELBO):
     Args:
         process: the masking process, the same object that the model holds.
         num_steps: the number of steps ``T``, or a law of it.
-        time_grid: as in :func:`vadd.samplers.sample`; default uniform. A law needs a function from the number of
-            steps.
+        time_grid: as in :func:`vadd.samplers.sample`; default uniform. A law needs a name, or a function from
+            the number of steps.
         target: what the latent of a jump explains; the guide's ``explains`` must say the same.
         **options: those of :class:`~vadd.objectives.DiffusionELBO`.
 
@@ -131,8 +131,8 @@ class SharedLatentELBO(DiffusionELBO):
     Args:
         process: the masking process, the same object that the model holds.
         num_steps: the number of steps ``T``; None for infinitely many; or a law of it.
-        time_grid: as in :func:`vadd.samplers.sample`; default uniform. A law needs a function from the number of
-            steps.
+        time_grid: as in :func:`vadd.samplers.sample`; default uniform. A law needs a name, or a function from
+            the number of steps.
         **options: those of :class:`~vadd.objectives.DiffusionELBO`.
 
     Raises:

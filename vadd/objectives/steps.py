@@ -111,7 +111,7 @@ class JumpTable:
 
     Args:
         num_steps: their number of steps, None for infinitely many, or a law of it.
-        time_grid: as in :func:`vadd.samplers.sample`; a law needs a function from the number of steps.
+        time_grid: as in :func:`vadd.samplers.sample`; a law needs a name, or a function from the number of steps.
 
     Raises:
         DomainError, ConfigError: on a bad number of steps or grid, or one grid for all numbers of a law.
@@ -119,7 +119,9 @@ class JumpTable:
 
     def __init__(self, num_steps: int | StepLaw | None, time_grid: TimeGrid | None = None) -> None:
         if isinstance(num_steps, StepLaw) and isinstance(time_grid, Tensor):
-            raise ConfigError("time_grid must be a function from the number of steps where num_steps is a StepLaw.")
+            raise ConfigError(
+                "time_grid must be a name, or a function from the number of steps, where num_steps is a StepLaw."
+            )
         counts = num_steps.steps if isinstance(num_steps, StepLaw) else (num_steps,)
         if time_grid is not None and tuple(counts) == (None,):
             raise ConfigError("time_grid needs num_steps: infinitely many steps have no grid.")

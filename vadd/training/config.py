@@ -16,8 +16,8 @@ class TrainerConfig:
     Attributes:
         num_updates: updates of the weights, those before an interruption included.
         batch_size: sequences of one update, over all processes and accumulated parts.
-        accumulate: parts in which each process works off its share of a batch, to save memory. The
-            update is the same.
+        accumulate: parts in which each process works off its share of a batch, to save memory. The update is the same,
+            but for dropout, and for free bits where the KL has no formula: their floor is that of a part's sum.
         seed: of the order of the data, times, masks, latents and dropout.
         learning_rate, betas, weight_decay: of AdamW, where the trainer is given no other optimizer.
         clip_norm: largest norm of the gradient; None for no limit.

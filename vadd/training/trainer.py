@@ -50,8 +50,9 @@ class Trainer:
     All randomness of an update is a function of the seed and the update's number: the order of the data, times and
     masks, latents, and dropout (by process). Times and masks are drawn for the batch of all processes together, so
     that they stay stratified over it; latents follow the row. So the gradient does not depend on how many processes
-    and parts a batch is split into (but for dropout), and a run that was interrupted ends with the same weights, bit
-    for bit on the same machine, as one that was not. Every update seeds the generators of torch, NumPy and Python.
+    and parts a batch is split into (but for dropout, and free bits of a KL without a formula), and a run that was
+    interrupted ends with the same weights, bit for bit on the same machine, as one that was not. Every update seeds
+    the generators of torch, NumPy and Python.
 
     Args:
         model, guide: the pair; it is trained in place. With ``shard``, shares are left in it: take the result's.
