@@ -41,7 +41,7 @@ from vadd.training.manifest import MANIFEST, read_manifest, write_manifest
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PROGRAM = ROOT / "benchmarks" / "reliability_program.py"
-SAVE_EVERY, LOG_EVERY, NUM_UPDATES = 10, 5, 240
+SAVE_EVERY, NUM_UPDATES = 10, 240
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from reliability_program import make_pair, make_trainer  # noqa: E402

@@ -6,7 +6,7 @@ from vadd.data.cifar10 import load_cifar10_tokens
 from vadd.data.digits import DigitTokens, load_digits_tokens
 from vadd.data.image_dataset import ImageDataset
 from vadd.data.images import ImageTokens, make_image_tokens
-from vadd.data.mnist import MnistTokens, load_mnist_tokens
+from vadd.data.mnist import load_mnist_tokens
 from vadd.data.toys import TOY_LIMITS, TOY_NAMES, checkerboard_probabilities, sample_toy, toy_probabilities
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "DigitTokens",
     "ImageDataset",
     "ImageTokens",
-    "MnistTokens",
     "checkerboard_probabilities",
     "discretize",
     "load_binarized_mnist",

@@ -11,14 +11,10 @@ from vadd.data.folders import new_folder
 from vadd.data.images import ImageTokens, make_image_tokens
 from vadd.errors import ConfigError, DataError
 
-__all__ = ["MnistTokens", "load_mnist_tokens"]
+__all__ = ["load_mnist_tokens"]
 
 _SIDE = 28
 _FILES = [f"{part}-{kind}-ubyte" for part in ("t10k", "train") for kind in ("images-idx3", "labels-idx1")]
-
-
-#: Binary images, 0 for paper and 1 for ink.
-MnistTokens = ImageTokens
 
 
 def load_mnist_tokens(

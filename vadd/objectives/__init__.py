@@ -2,6 +2,7 @@
 
 from vadd.objectives.annealing import ConstantKL, CosineKL, CyclicalKL, LinearKL
 from vadd.objectives.delbo import DELBO
+from vadd.objectives.divergence import kl_mode
 from vadd.objectives.drawn import DrawnBatch, SiteWeights
 from vadd.objectives.elbo import BoundTerms, DiffusionELBO
 from vadd.objectives.finite_step import ContinuousTimeELBO, FiniteStepELBO, SharedLatentELBO
@@ -25,4 +26,5 @@ __all__ = [
     "SharedLatentELBO",
     "SiteWeights",
     "StepLaw",
+    "kl_mode",
 ]
