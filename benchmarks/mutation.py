@@ -8,8 +8,8 @@ and tested in a process of its own, with the quick tests (no ``slow`` or ``gpu``
 - run the function with the mutation, as coverage of the unmutated code says; all of them for code outside functions,
 
 quickest first, until one fails. A test that does not pass without the mutation kills nothing, and is named in the
-report. A process that keeps the processor for 20 times the seconds of its tests and a minute is stopped; the mutant has
-been noticed, and is counted apart, with those that crash.
+report. A test that keeps the processor for ten times what it took and half a minute is stopped; the mutant has been
+noticed, and is counted apart, with those that crash.
 
 Mutants that change nothing that a test could see stand in ``mutation_equivalent.json``, each with a reason; they are
 not run, and no part of the rate. Interrupted, the program goes on where it stopped. It keeps outcomes under

@@ -3,10 +3,12 @@
 Under ``coverage run`` each test is a context of its own, its fixtures included, and Hypothesis draws few examples, as
 they all run much the same lines. The file that ``MUTATION_NOTES`` names gets the seconds of each test on the processor
 and the names of those that did not pass, of files that could not be imported, too; while tests run it is empty.
-``MUTATION_SECONDS`` is how long the process may keep the processor.
+The file that ``MUTATION_LIMITS`` names says how many seconds each may keep the processor, all its parameters together:
+the process ends with the one that does longer.
 """
 
 import json
+import math
 import os
 import resource
 import time
@@ -22,6 +24,7 @@ EXAMPLES_UNDER_COVERAGE = 10
 
 _seconds: defaultdict[str, float] = defaultdict(float)
 _failed: set[str] = set()
+_limits: dict[str, float] = {}
 
 
 def function_of(name: str) -> str:
@@ -40,8 +43,8 @@ def pytest_configure() -> None:
     settings.register_profile("mutation", settings(), phases=(Phase.explicit, Phase.generate), **options)
     settings.load_profile("mutation")
     _note("")
-    if seconds := os.environ.get("MUTATION_SECONDS"):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    if path := os.environ.get("MUTATION_LIMITS"):
+        _limits.update(json.loads(Path(path).read_text()))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -50,6 +53,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if running is not None:
         running.switch_context(name)
     start = time.process_time()
+    if name in _limits:
+        seconds = math.ceil(start + _limits[name] - _seconds[name])
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     result = yield
     _seconds[name] += time.process_time() - start
     if running is not None:
