@@ -240,7 +240,12 @@ def draw(runs: list[dict[str, Any]], name: str, path: Path) -> None:
         if quality:
             right.plot(list(quality), list(quality.values()), **style)
             right.set(yscale="log", ylabel=label)
-    left.set(ylabel="finite-step bound, nats per sequence")
+    # A bound that is loose at many steps leaves the picture: the others would lie on each other.
+    shown = [row["nats"] for run in runs for row in _finite_steps(run).values()]
+    first = max((rows[min(rows)]["nats"] for rows in map(_finite_steps, runs) if rows), default=None)
+    if first is not None:
+        left.set_ylim(min(shown) - 0.05 * first, 1.05 * first)
+    left.set(ylabel="finite-step bound, nats (± 2 standard errors)")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="steps T", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
