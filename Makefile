@@ -6,14 +6,15 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format docs results mutation package torch-versions
+.PHONY: help setup demo test slow lint format docs tutorials results mutation package torch-versions
 
 help:
 	@echo "make setup   create $(VENV) and install everything into it"
 	@echo "make demo    train on handwritten digits, write pictures and a table to outputs/digits"
 	@echo "make test    run the tests            make slow    run the slow ones"
 	@echo "make lint    check style and types    make format  repair the style"
-	@echo "make docs    build the documentation: docs/_build/index.html"
+	@echo "make docs    build the documentation: docs/_build/html/index.html"
+	@echo "make tutorials run the notebooks of docs/tutorials and store what they show"
 	@echo "make results run the short benchmarks again, say what the others take, write the tables anew"
 	@echo "make mutation  put mistakes into a copy of the core, count those that the tests notice (an hour or more)"
 	@echo "make package build wheel and sdist, try both out in an empty environment"
@@ -49,7 +50,10 @@ format: setup
 	$(PY) -m ruff format .
 
 docs: setup
-	$(PY) -m sphinx -n -W --keep-going docs docs/_build
+	$(PY) -m sphinx -n -W --keep-going docs docs/_build/html
+
+tutorials: setup
+	$(PY) docs/tutorials/execute.py
 
 results: setup
 	$(PY) benchmarks/repeat.py

@@ -16,7 +16,7 @@ project = "vadd"
 author = project_copyright = "The vadd authors"
 version = release = vadd.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"vadd {release}"
@@ -24,6 +24,7 @@ html_copy_source = False
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # links to headings, as GitHub makes them
+nb_execution_mode = "off"  # tutorials show what `make tutorials` stored
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"

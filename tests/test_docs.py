@@ -159,26 +159,27 @@ def sphinx(folder, *options):
 
 
 needs_sphinx = pytest.mark.skipif(
-    any(importlib.util.find_spec(package) is None for package in ("sphinx", "myst_parser", "furo")),
-    reason="needs Sphinx with myst-parser and furo: pip install 'vadd[docs]'",
+    any(importlib.util.find_spec(package) is None for package in ("sphinx", "myst_nb", "furo")),
+    reason="needs Sphinx with myst-nb and furo: pip install 'vadd[docs]'",
 )
 
 
 @needs_sphinx
 def test_sphinx_has_nothing_to_warn_of(tmp_path):
-    result = sphinx(tmp_path, "-b", "dummy")
+    result = sphinx(tmp_path / "dummy", "-b", "dummy")
     assert (result.returncode, result.stderr) == (0, "")
 
 
 @needs_sphinx
 @pytest.mark.slow
 def test_the_pages_are_built(tmp_path):
-    result = sphinx(tmp_path)
+    folder = tmp_path / "html"  # pictures of the tutorials are put beside it
+    result = sphinx(folder)
     assert (result.returncode, result.stderr) == (0, "")
-    *_, compressed = (tmp_path / "objects.inv").read_bytes().split(b"\n", 4)
+    *_, compressed = (folder / "objects.inv").read_bytes().split(b"\n", 4)
     inventory = {line.split()[0] for line in zlib.decompress(compressed).decode().splitlines()}
     assert {name for page in DOCS.glob("api/*.md") for name in DIRECTIVE.findall(page.read_text())} <= inventory
-    assert "\\alpha_t" in (tmp_path / "mathematics.html").read_text()
+    assert "\\alpha_t" in (folder / "mathematics.html").read_text()
     assert "Int[Tensor, 'batch dim']" in re.sub(
-        "<[^>]+>", "", (tmp_path / "api" / "process.html").read_text().replace("&#39;", "'")
+        "<[^>]+>", "", (folder / "api" / "process.html").read_text().replace("&#39;", "'")
     )
