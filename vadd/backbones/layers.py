@@ -1,10 +1,9 @@
 """Building blocks shared by the networks: adaptive norms, initialization, checks of sizes."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from vadd.errors import ConfigError, ShapeError
 
@@ -65,8 +64,11 @@ def initialize(module: nn.Module, std: float = 0.02) -> None:
 @torch.no_grad()
 def _draw_truncated_normal(weight: Tensor, std: float) -> None:
     """Within two standard deviations; not by torch, whose values for a seed differ between its versions."""
-    share = math.erf(math.sqrt(2))  # of a normal within them
-    weight.uniform_(-share, share).erfinv_().mul_(math.sqrt(2) * std).clamp_(-2 * std, 2 * std)
+    if weight.is_meta or isinstance(weight, FakeTensor):  # it has a shape and no values
+        return
+    weight.normal_(std=std)
+    while (is_outside := weight.abs() > 2 * std).any():
+        weight.copy_(torch.where(is_outside, torch.empty_like(weight).normal_(std=std), weight))
 
 
 def initialize_fan_in(module: nn.Module) -> None:
