@@ -26,14 +26,14 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def origin(report: dict[str, Any]) -> str:
     """Where the figures of a file come from; a run with uncommitted changes marks them all."""
-    machine, results = report["machine"], report["results"] if "results" in report else {}
+    machine, results = report["machine"], report.get("results", {})
     where = machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {machine['threads']} threads"
-    dirty = report["git"]["dirty"]
     if "runs_at" in results:  # many runs, merged
         found = results["runs_at"]
         some = ", some with changes" if found["dirty"] else ""
         at = f"runs of several seeds at {len(found['commits'])} commits{some} (`runs_at` of the file)"
         return f"\n`{report['command']}`, {where}, {at}.\n"
-    dirty = dirty or any(run["git"]["dirty"] for run in results.get("runs", ()) if "git" in run)
+    stages = [report, *(run for run in results.get("runs", ()) if "git" in run)]
+    dirty = any(stage["git"]["dirty"] for stage in stages)
     commit = (report["git"]["commit"] or "unknown")[:10] + (" with changes" if dirty else "")
     return f"\n`{report['command']}`, seed {report['seed']}, {where}, commit {commit}.\n"

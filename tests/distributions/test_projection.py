@@ -147,15 +147,19 @@ class Largest(TorchDispatchMode):
         return result
 
 
+def two_masked_rows(length, is_linear):
+    """Features, head and tokens of a case, and its distribution over two rows with everything masked."""
+    features, head, tokens, _ = case(2 * length, 4, 4000, dtype=torch.float32)
+    head = head if is_linear else nn.Sequential(head)
+    x_t = torch.full((2, length), 4000)
+    return features, head, tokens, MaskedCategorical.from_features(features.reshape(2, length, 4), head, x_t, 4000)
+
+
 @pytest.mark.parametrize("is_linear", [True, False])
 def test_the_logits_never_exist_at_once(is_linear, monkeypatch):
     monkeypatch.setattr(projection, "CHUNK", 2**14)
-    features, head, tokens, _ = case(512, 4, 4000, dtype=torch.float32)
-    if not is_linear:
-        head = nn.Sequential(head)
-    x_t = torch.full((2, 256), 4000)
     with Largest() as largest:
-        likelihood = MaskedCategorical.from_features(features.reshape(2, 256, 4), head, x_t, 4000)
+        features, head, tokens, likelihood = two_masked_rows(256, is_linear)
         likelihood.log_prob(tokens.reshape(2, 256)).sum().backward()
     assert largest.numel <= max(512 * projection.FEWEST_COLUMNS, 4 * 4000)
     with Largest() as largest:
@@ -166,11 +170,7 @@ def test_the_logits_never_exist_at_once(is_linear, monkeypatch):
 @pytest.mark.parametrize("is_linear", [True, False])
 def test_copies_of_a_distribution_project_in_slices_too(is_linear, monkeypatch):
     monkeypatch.setattr(projection, "CHUNK", 2**14)
-    features, head, tokens, _ = case(64, 4, 4000, dtype=torch.float32)
-    if not is_linear:
-        head = nn.Sequential(head)
-    x_t = torch.full((2, 32), 4000)
-    likelihood = MaskedCategorical.from_features(features.reshape(2, 32, 4), head, x_t, 4000)
+    _, _, tokens, likelihood = two_masked_rows(32, is_linear)
     values = torch.stack([tokens, tokens.flip(0), (tokens + 1) % 4000]).reshape(3, 2, 32)
     expected = torch.stack([likelihood.token_log_prob(value) for value in values])
     with Largest() as largest:
