@@ -97,7 +97,13 @@ def add_options(parser: argparse.ArgumentParser, presets: Sequence[str], out: st
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """Of the model that was asked for."""
+    """Of the model that was asked for.
+
+    Raises:
+        ConfigError: if two were.
+    """
+    if args.baseline and args.recipe not in (None, "default"):
+        raise ConfigError(f"give --baseline {args.baseline} or --recipe {args.recipe}, not both.")
     return get_recipe(args.baseline or args.recipe)
 
 
@@ -269,6 +275,8 @@ def finish(
     chosen = {name: value[: size.num_rows].to(device) for name, value in validation.items()}
     steps = tuple(steps for steps in size.steps if steps <= MOST_GATED)
     options = {"num_latents": size.num_latents, "rows_per_call": size.rows_per_call, **chosen}
+    if getattr(args, "prior", "recipe") != "recipe":
+        fitted = None  # a prior that was asked for stays
     recipe_of(args).finish(result.model, result.guide, options.pop("x_0"), training=fitted, num_steps=steps, **options)
 
 
@@ -298,14 +306,19 @@ def bounds(
     def affordable(jumps: int) -> int:
         return max(1, min(num_latents, MOST_CALLS // jumps))
 
+    def integrated(latents: int) -> dict[str, Any]:
+        # Draws of the guide alone pay its KL at every jump, however little is left to reveal.
+        return {"latents": latents - latents % 2, "proposal": "mixture"} if latents > 1 else {"latents": latents}
+
     counts = (*(steps for steps in size.steps if steps < dim), dim)
     for steps in counts:
         plan = set(resolve_plan(default_latents(model), steps))
         visits_all = len(plan) > 1 or plan == {"shared"}
         num_jumps = steps if visits_all else min(steps, size.num_jumps)
-        latents = 1 if plan == {"null"} else affordable(num_jumps)
+        latents = {"latents": 1 if plan == {"null"} else affordable(num_jumps)}
+        latents = integrated(**latents) if "fresh" in plan else latents
         options = {} if visits_all else {"num_jumps": num_jumps}
-        add("finite-step", f"finite-step, T={steps}", latents, num_steps=steps, **options)
+        add("finite-step", f"finite-step, T={steps}", **latents, num_steps=steps, **options)
     add("marginal", "marginal", num_latents, num_draws=size.num_draws)
     add("continuous", "continuous", num_draws=size.num_draws)
     if model.has_latent:
@@ -314,7 +327,7 @@ def bounds(
                 add("shared-latent", f"shared-latent, T={steps}", affordable(steps), num_steps=steps)
         add("shared-latent", "shared-latent, infinitely many steps", num_jumps=size.num_jumps)
     for ratio in RATIOS:
-        add("conditional", f"one jump, {ratio:.0%} masked", num_latents, mask_ratio=ratio, num_draws=1)
+        add("conditional", f"one jump, {ratio:.0%} masked", **integrated(num_latents), mask_ratio=ratio, num_draws=1)
     add("delbo", "DELBO, the published metric", num_draws=size.num_draws)
     return table, results
 
@@ -327,6 +340,7 @@ def _figures(result: BoundResult) -> dict[str, Any]:
         "bits_per_dim": bits,
         "bounds": result.bounds,
         "num_latents": result.num_latents,
+        "proposal": result.proposal,
     }
 
 

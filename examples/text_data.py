@@ -90,14 +90,14 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
             datasets.disable_progress_bars()
     protocol = None if args.protocol is None else PROTOCOLS[args.protocol]
     length = preset.length if args.length is None else args.length
-    form: dict[str, Any] = {"packing": args.packing, "detokenize": args.detokenizer}
+    rules = None if args.detokenizer == "none" else args.detokenizer
+    form: dict[str, Any] = {"packing": args.packing, "detokenize": rules}
     source: dict[str, Any] = {"split": args.split, "field": args.field, "config": args.config, "unit": args.unit}
     name = args.tokenizer
     if protocol is not None:
-        rules = None if protocol.detokenizer == "none" else protocol.detokenizer
-        form = {"packing": protocol.packing, "detokenize": rules, "frame": protocol.frame}
-        length, name = protocol.length if args.length is None else args.length, protocol.tokenizer
-        source |= {"split": protocol.split, "field": protocol.field}
+        form["frame"] = protocol.frame
+        length = protocol.length if args.length is None else args.length
+        source["field"] = protocol.field
         if args.data is None:
             source["config"] = protocol.config
     data = args.data if protocol is None or args.data is not None else protocol.source

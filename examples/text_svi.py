@@ -98,7 +98,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     texts.add_options(parser, PRESETS, "outputs/text")
-    return parser.parse_args(argv)
+    with runs.explained():
+        return texts.settle(parser.parse_args(argv))
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -44,14 +44,14 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add(
         "--data-root", default=os.environ.get("VADD_DATA"), help="folder of --data and vocabularies; default $VADD_DATA"
     )
-    add("--split", default="train", help="part of a data set, and its range, as train[:-1000]")
+    add("--split", help="part of a data set, and its range, as train[:-1000]; default train")
     add("--config", help="of a data set on the Hub")
     add("--field", default="text", help="of JSON lines and data sets")
     add("--unit", choices=("line", "paragraph", "file"), default="line", help="what a document of a text file is")
-    add("--tokenizer", default="chars", help="chars, wiki27, gpt2, bert-base-uncased, a folder, or a name on the Hub")
+    add("--tokenizer", help="chars (default), wiki27, gpt2, bert-base-uncased, a folder, or a name on the Hub")
     add("--detokenizer", choices=tuple(DETOKENIZERS), help="rules that the text goes through first")
     add("--length", type=int, help="tokens of a row; default the preset's")
-    add("--packing", choices=("packed", "padded"), default="packed", help="join documents, or one a row")
+    add("--packing", choices=("packed", "padded"), help="join documents (default), or one a row")
     add("--streaming", action="store_true", help="read the text as it goes, for more of it than memory and disk hold")
     add("--num-proc", type=int, help="processes that tokenize")
     runs.add_options(parser, tuple(presets), out)
@@ -63,6 +63,26 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--mauve", action="store_true", help="measure MAUVE in the judge's features, which needs vadd[mauve]")
     add("--zero-shot", nargs="*", default=(), metavar="NAME=SOURCE", help="other texts; NAME may be of a protocol")
     add("--stride", type=int, help="evaluate zero-shot documents in sliding windows with so many new tokens each")
+
+
+def settle(args: argparse.Namespace) -> argparse.Namespace:
+    """Options that a protocol or the defaults bring; none is taken that would have no effect.
+
+    Raises:
+        ConfigError: if options exclude each other.
+    """
+    protocol = None if args.protocol is None else PROTOCOLS[args.protocol]
+    for name, default in {"split": "train", "tokenizer": "chars", "packing": "packed", "detokenizer": None}.items():
+        given = getattr(args, name)
+        if protocol is not None and given is not None:
+            raise ConfigError(f"--protocol {args.protocol} brings its own {name}: leave --{name} {given} out.")
+        setattr(args, name, given or (default if protocol is None else getattr(protocol, name)))
+    if args.stride is not None and not args.zero_shot:
+        raise ConfigError("--stride is of the documents of --zero-shot NAME=SOURCE, which is not given.")
+    for name, default in {"latents": "vector", "prior": "recipe", "recognition": "own"}.items():
+        if args.baseline == "mdm" and getattr(args, name) != default:
+            raise ConfigError(f"--{name} {getattr(args, name)} is of a latent, which the baseline mdm has not.")
+    return args
 
 
 def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
@@ -80,8 +100,6 @@ def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
         kind = SharedRecognition if args.recognition == "shared" else EmbeddingRecognition
         recognition = kind.for_denoiser(denoiser, **light)
     prior: LatentPrior | None = None
-    if args.prior != "recipe" and not latent:
-        raise ConfigError(f"--prior {args.prior} is of a latent, which the baseline mdm has not.")
     if args.prior == "conditional":
         encoder = DiTRecognition(vocab_size, data.length, latent, **{**preset.dit, **light})
         prior = ConditionalPrior(encoder, vocab_size)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vadd import VADDModel
+from vadd.priors import TrunkPrior
 from vadd.text import Tokenizer, load_tokenizer
 
 pytest.importorskip("matplotlib")
@@ -221,14 +222,28 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
         (None, ("--length", "0"), "length"),
         (None, ("--baseline", "mdm", "--prior", "trunk"), "--prior"),
         (None, ("--stride", "17", "--zero-shot", "x=y"), "--stride"),
+        (None, ("--stride", "4"), "--zero-shot"),
+        (None, ("--baseline", "mdm", "--latents", "positions"), "--latents positions"),
+        (None, ("--baseline", "mdm", "--recipe", "paper"), "not both"),
+        (None, ("--protocol", "lm1b-padded-train", "--tokenizer", "gpt2"), "--tokenizer gpt2"),
+        (None, ("--protocol", "lm1b-padded-train", "--packing", "packed"), "--packing packed"),
     ],
-    ids=["empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "prior", "stride"],
+    ids=[
+        *("empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "prior", "stride"),
+        *("stride alone", "latents", "two models", "tokenizer", "packing"),
+    ],
 )
 def test_wrong_input_is_one_message(example, text, tmp_path, content, given, message):
     if content is not None:
         text.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         smoke(example, text, tmp_path / "out", *given)
+
+
+def test_a_prior_that_was_asked_for_stays(example, text, tmp_path):
+    smoke(example, text, tmp_path, "--prior", "trunk")
+    model = VADDModel.from_pretrained(next(tmp_path.glob("*/model")))
+    assert isinstance(model.prior, TrunkPrior)
 
 
 def test_text_that_is_not_there_is_one_message(example, tmp_path):
