@@ -37,10 +37,10 @@ def comparison(name: str) -> str:
     head = ["model", "updates", "time an update", *(f"T={t}" for t in steps), "marginal", "DELBO", "in bits per dim"]
     note = (
         f"\nUpper bounds in nats on {first['preset']['num_rows']} held-out sequences (± standard error), "
-        f"{first['preset']['num_latents']} latents inside the logarithm{drawn}, fewer where many steps share one. The "
-        "DELBO is the published metric; with a latent it bounds nothing. With one latent a trajectory the weights of the "
-        "row above are judged by the shared-latent bound, with as many trajectories inside the logarithm. Time an update: "
-        "against the MDM's, in turns.\n"
+        f"{first['preset']['num_latents']} latents inside the logarithm{drawn}, fewer where many steps share one. "
+        "The DELBO is the published metric; with a latent it bounds nothing. With one latent a trajectory the weights "
+        "of the row above are judged by the shared-latent bound, with as many trajectories inside the logarithm. Time "
+        "an update: against the MDM's, in turns.\n"
     )
     return table(head, rows) + note + origin(report)
 
