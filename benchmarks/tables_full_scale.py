@@ -26,9 +26,7 @@ def full_scale() -> str:
             rows.append([*cells, "", "", "", "not counted yet"])
             continue
         if counted is None:
-            models = toys[name]["models"].values()
-            minutes = " / ".join(f"{model['seconds'] / 60:.1f}" for model in models)
-            rows.append([*cells, "", "", "", f"none; {minutes} minutes on one thread of a CPU"])
+            rows.append([*cells, "", "", "", "none; minutes on a CPU"])
             continue
         models = [counted["models"][model] for model in ("mdm", "paper")]
         sizes = " / ".join(f"{model['parameters']['model'] / 1e6:.1f}M" for model in models)

@@ -6,6 +6,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+TITLES = {"mdm": "MDM", "paper": "paper's recipe", "default": "default recipe"}
 
 
 def read(name: str) -> dict[str, Any]:
