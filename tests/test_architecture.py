@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(importlib.util.find_spec("vadd").origin).parent
 
 # What each part may import of the package, besides itself.
-_BASE = {"errors", "registry", "types", "_modes", "_naming", "_seeds"}
+_BASE = {"errors", "registry", "types", "_modes", "_naming", "_seeds", "_version"}
 _PROCESS = _BASE | {"schedules", "process"}
 _SAMPLERS = _PROCESS | {"distributions", "samplers"}
 _MODEL = _SAMPLERS | {"priors", "backbones", "storage", "model", "guide"}
@@ -23,6 +23,7 @@ ALLOWED = {
     "_modes": _BASE,
     "_naming": _BASE,
     "_seeds": _BASE,
+    "_version": set(),
     "registry": _BASE,
     "types": _BASE,
     "schedules": _BASE,
@@ -44,7 +45,7 @@ ALLOWED = {
     "data": {"errors", "types"},
     "text": {"errors", "registry", "types", "data", "streams"},
     "plotting": {"errors", "types"},
-    "reporting": {"errors", "storage"},
+    "reporting": {"_version", "errors", "storage"},
 }
 ALLOWED["testing"] = ALLOWED.keys() | {"__init__"}
 ALLOWED["__init__"] = ALLOWED.keys() - {"testing"}

@@ -1,6 +1,7 @@
 """Discrete diffusion with latent variables, as Pyro programs."""
 
 from vadd import _typecheck  # first: it may install the type checker for all that follows
+from vadd._version import __version__
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives import (
@@ -14,8 +15,6 @@ from vadd.objectives import (
 )
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DELBO",

@@ -7,13 +7,13 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 
+from vadd._version import __version__
 from vadd.storage.files import write_text
 
 __all__ = ["environment", "write_report"]
@@ -62,7 +62,7 @@ def environment(*, seed: int, device: str | torch.device = "cpu") -> dict[str, A
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pyro": pyro.__version__,
-        "vadd": version("vadd"),
+        "vadd": __version__,
     }
     return {
         "command": _command(),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from vadd._version import __version__
 from vadd.errors import CheckpointError, ConfigError
 from vadd.storage import hub
 from vadd.storage.files import make_durable, save_tensors, sha256, write_text
@@ -74,7 +74,7 @@ def save_pretrained(
     config: dict[str, Any] = {
         "library": LIBRARY,
         "format_version": FORMAT_VERSION,
-        "versions": {LIBRARY: sys.modules[LIBRARY].__version__, "torch": torch.__version__},
+        "versions": {LIBRARY: __version__, "torch": torch.__version__},
         **describe_pair(model, guide),
         "notes": notes or {},
     }

@@ -5,12 +5,12 @@ import json
 import platform
 import re
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vadd._version import __version__
 from vadd.errors import CheckpointError
 from vadd.storage.files import sha256, write_text
 
@@ -34,7 +34,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)} for path in paths
     }
-    versions = {"vadd": _version(), "torch": str(torch.__version__), "python": platform.python_version()}
+    versions = {"vadd": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     header = {"format_version": FORMAT_VERSION, "versions": versions}
     write_text(folder / MANIFEST, _sealed({**header, **content, "files": files}))
 
@@ -99,13 +99,6 @@ def read_file(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
         raise CheckpointError(f"{folder / name} cannot be read: {error}") from error
     _check_hash(folder, name, manifest, hashlib.sha256(data).hexdigest())
     return data
-
-
-def _version() -> str:
-    try:
-        return version("vadd")
-    except PackageNotFoundError:  # run from a folder of sources
-        return "unknown"
 
 
 def _sealed(content: dict[str, Any]) -> str:

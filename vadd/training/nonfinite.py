@@ -57,7 +57,9 @@ def explain_nonfinite(trainer: "Trainer", drawn: DrawnBatch) -> NonFiniteError:
     finally:
         process.validate_args = had_checks
     skipped = f" after {trainer.skipped_in_a_row} skipped updates in a row" if trainer.skipped_in_a_row > 1 else ""
+    skip = "" if trainer.config.on_nonfinite == "skip" else 'set on_nonfinite="skip" and go on, or '
+    remedy = f"{skip}start in another folder with a lower learning_rate or clip_norm."
     return NonFiniteError(
-        f"update {number} stopped{skipped}: {fault} The weights are those before the update; {where}. Lower the "
-        'learning rate or clip_norm, or set on_nonfinite="skip".'
+        f"update {number} stopped{skipped}: {fault} The weights are those before the update; {where}. "
+        f"{remedy[0].upper()}{remedy[1:]}"
     )
