@@ -13,7 +13,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tables_full_scale import full_scale  # noqa: E402
-from tables_images_texts import comparison, differences, image_quality, text_perplexities, text_quality  # noqa: E402
+from tables_images_texts import (  # noqa: E402
+    comparison,
+    differences,
+    image_quality,
+    latents,
+    text_perplexities,
+    text_quality,
+)
 from tables_models import (  # noqa: E402
     digits,
     infill,
@@ -39,6 +46,7 @@ PAGES = (
     "docs/training.md",
     "docs/images.md",
     "docs/text.md",
+    "docs/speed.md",
 )
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TEXTS = ("wiki27", "wikitext2-gpt2", "wikitext2-bert")
@@ -78,6 +86,7 @@ for _name in TEXTS:
         ("-differences", differences),
         ("-quality", text_quality),
         ("-perplexities", text_perplexities),
+        ("-latents", latents),
     ):
         TABLES[_name + _suffix] = functools.partial(_make, f"text_{_name}")
 

@@ -91,6 +91,18 @@ def text_quality(name: str) -> str:
     return table(["model", *("real" if t is None else f"T={t}" for t in steps)], rows) + note + origin(report)
 
 
+def latents(name: str) -> str:
+    """What the latent of each model carries."""
+    report = read(name)
+    rows = [
+        [run_name(run), f"{found['kl_nats']:.2f}", f"{found['kl_nats_per_token']:.4f}", str(found["active_units"])]
+        for run in report["results"]["runs"]
+        if (found := run.get("latent")) is not None
+    ]
+    note = "\nKL of guide and prior with all tokens masked, where a trajectory's latent is drawn.\n"
+    return table(["model", "KL of a row, nats", "KL a token", "active units"], rows) + note + origin(report)
+
+
 def text_perplexities(name: str) -> str:
     """What the bounds say of held-out text and of other texts, a token each."""
     report = read(name)
