@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(importlib.util.find_spec("vadd").origin).parent
 
 # What each part may import of the package, besides itself.
-_BASE = {"errors", "registry", "types", "_modes", "_naming", "_seeds", "_version"}
+_BASE = {"errors", "registry", "types", "_checks", "_modes", "_naming", "_seeds", "_version"}
 _PROCESS = _BASE | {"schedules", "process"}
 _SAMPLERS = _PROCESS | {"distributions", "samplers"}
 _MODEL = _SAMPLERS | {"priors", "backbones", "storage", "model", "guide"}
@@ -20,6 +20,7 @@ _EVALUATION = _MODEL | {"objectives", "evaluation"}
 ALLOWED = {
     "errors": set(),
     "_typecheck": {"errors"},
+    "_checks": {"errors"},
     "_modes": _BASE,
     "_naming": _BASE,
     "_seeds": _BASE,
@@ -41,9 +42,9 @@ ALLOWED = {
     "storage": _SAMPLERS | {"priors", "backbones"},
     "training": _EVALUATION | {"storage", "streams"},
     "recipes": _EVALUATION | {"storage", "training"},
-    "metrics": {"errors", "types", "storage", "_seeds"},
-    "data": {"errors", "types"},
-    "text": {"errors", "registry", "types", "data", "streams"},
+    "metrics": {"_checks", "errors", "types", "storage", "_seeds"},
+    "data": {"_checks", "errors", "types"},
+    "text": {"_checks", "errors", "registry", "types", "data", "streams"},
     "plotting": {"errors", "types"},
     "reporting": {"_version", "errors", "storage"},
 }

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vadd._checks import require_integer
 from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.schedules import NoiseSchedule
 from vadd.types import CorruptedBatch, Flags, PerSequence, Times, Tokens
@@ -32,8 +33,7 @@ class MaskingProcess(nn.Module):
                 f"schedule must be a NoiseSchedule, got {type(schedule).__name__}; "
                 "for example MaskingProcess(LinearSchedule(), vocab_size)."
             )
-        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or vocab_size < 2:
-            raise ConfigError(f"vocab_size must be an integer of at least 2, got {vocab_size!r}.")
+        require_integer("vocab_size", vocab_size, minimum=2, error=ConfigError)
         self.schedule = schedule
         self.vocab_size = vocab_size
         self.validate_args = validate_args

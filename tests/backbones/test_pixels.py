@@ -206,7 +206,7 @@ def test_heads_by_name_or_as_modules():
 def test_sizes_are_positive(make):
     with pytest.raises(ConfigError, match="vocab_size"):
         make(**{"vocab_size": 0, "size" if make is PixelEmbedding else "hidden": 3})
-    with pytest.raises(ConfigError, match="must be a positive integer"):
+    with pytest.raises(ConfigError, match="must be an integer of at least 1"):
         make(**{"vocab_size": 3, "size" if make is PixelEmbedding else "hidden": 0})
 
 

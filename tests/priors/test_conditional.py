@@ -91,7 +91,7 @@ def test_encoders_of_another_family_are_refused():
 def test_bad_arguments_are_refused():
     with pytest.raises(ConfigError, match="encoder must be a Recognition, got Linear"):
         ConditionalPrior(nn.Linear(2, 2), VOCAB)
-    with pytest.raises(ConfigError, match="vocab_size must be a positive integer, got 0"):
+    with pytest.raises(ConfigError, match="vocab_size must be an integer of at least 1, got 0"):
         ConditionalPrior(recognition_of((2,)), 0)
 
 

@@ -121,7 +121,7 @@ def test_a_latent_of_one_component_may_become_bimodal():
 
 @pytest.mark.usefixtures("_unchecked")
 def test_bad_options_are_refused():
-    with pytest.raises(ConfigError, match="num_layers must be a positive integer, got 0"):
+    with pytest.raises(ConfigError, match="num_layers must be an integer of at least 1, got 0"):
         FlowPrior(2, num_layers=0)
     with pytest.raises(ConfigError, match="at most 50 bins and a finite positive bound, got num_bins=51"):
         FlowPrior(2, num_bins=51)

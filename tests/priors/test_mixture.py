@@ -64,7 +64,7 @@ def test_starting_on_latents_puts_the_components_there():
 @pytest.mark.usefixtures("_unchecked")
 def test_bad_counts_are_refused():
     for count in (0, -1, 2.0, True):
-        with pytest.raises(ConfigError, match="num_components must be a positive integer"):
+        with pytest.raises(ConfigError, match="num_components must be an integer of at least 1"):
             MixturePrior(2, count)
 
 

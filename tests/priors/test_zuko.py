@@ -41,9 +41,9 @@ def test_draws_of_couplings_take_two_passes():
 def test_bad_options_are_refused():
     with pytest.raises(ConfigError, match='family must be "MAF" or "NSF", got \'CNF\''):
         ZukoPrior(2, "CNF")
-    with pytest.raises(ConfigError, match=r"hidden_sizes\[1\] must be a positive integer, got 0"):
+    with pytest.raises(ConfigError, match=r"hidden_sizes\[1\] must be an integer of at least 1, got 0"):
         ZukoPrior(2, hidden_sizes=(8, 0))
-    with pytest.raises(ConfigError, match="passes must be a positive integer, got -1"):
+    with pytest.raises(ConfigError, match="passes must be an integer of at least 1, got -1"):
         ZukoPrior(2, passes=-1)
 
 

@@ -130,5 +130,5 @@ def test_wrong_data():
     with pytest.raises(ConfigError, match="got tuple"):
         next(read_batches(TensorDataset(torch.zeros(3, 2), torch.zeros(3)), BatchOrder(3, 1, 0), 0, 1))
     for counts in [(0, 1), (1, 0), (True, 1)]:
-        with pytest.raises(DomainError, match="positive integer"):
+        with pytest.raises(DomainError, match="integer of at least 1"):
             BatchOrder(*counts, 0)

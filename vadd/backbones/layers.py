@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
+from vadd._checks import require_integers
 from vadd.errors import ConfigError, ShapeError
 
 __all__ = [
@@ -24,9 +25,7 @@ Modulation = tuple[Tensor, Tensor] | None
 
 def check_sizes(**sizes: int | None) -> None:
     """Raise :class:`ConfigError` unless every size given is a positive integer."""
-    for name, size in sizes.items():
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ConfigError(f"{name} must be a positive integer, got {size!r}.")
+    require_integers(error=ConfigError, **sizes)
 
 
 def as_dropout(probability: float) -> nn.Dropout:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vadd._checks import is_integer
 from vadd.backbones.layers import check_sizes
 from vadd.errors import ConfigError, ShapeError
 from vadd.registry import register
@@ -35,7 +36,7 @@ def as_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
         ConfigError: unless it holds two or three positive integers.
     """
     shape = tuple(image_shape)
-    if len(shape) not in (2, 3) or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+    if len(shape) not in (2, 3) or not all(map(is_integer, shape)):
         raise ConfigError(
             f"image_shape must be (height, width) or (height, width, channels), positive integers, got {image_shape!r}."
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vadd._checks import is_integer
 from vadd.data.cifar10_batches import FOLDER, Images, holds_batches, read_archive, read_folder
 from vadd.data.folders import new_folder
 from vadd.data.images import ImageTokens, make_image_tokens
@@ -56,7 +57,7 @@ def load_cifar10_tokens(
         Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
     largest = (_SUBSET_COUNT if subset else _COUNT)[train]
-    if num is not None and (isinstance(num, bool) or not isinstance(num, int) or not 1 <= num <= largest):
+    if num is not None and not (is_integer(num) and num <= largest):
         raise ConfigError(f"num must lie between 1 and {largest}, got {num!r}.")
     root = Path(root)
     if os.path.isfile(root):

@@ -9,6 +9,7 @@ from jaxtyping import Int, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
+from vadd._checks import is_integer, require_integer
 from vadd.data.image_dataset import ImageDataset
 from vadd.errors import DomainError, DtypeError, ShapeError
 
@@ -46,7 +47,7 @@ class ImageTokens:
 
     def __post_init__(self) -> None:
         shape = tuple(self.image_shape)
-        if len(shape) not in (2, 3) or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+        if len(shape) not in (2, 3) or not all(map(is_integer, shape)):
             raise ShapeError(f"image_shape must be (height, width) or (height, width, channels), got {shape}.")
         if isinstance(self.num_levels, bool) or not isinstance(self.num_levels, int) or self.num_levels < 2:
             raise DomainError(f"num_levels must be an integer of at least 2, got {self.num_levels!r}.")
@@ -128,9 +129,8 @@ def make_image_tokens(
         )
     if channels not in ("last", "first"):
         raise DomainError(f"channels must be 'last' or 'first', got {channels!r}.")
-    if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 2:
-        raise DomainError(f"num_levels must be an integer of at least 2, got {num_levels!r}.")
-    if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
+    require_integer("num_levels", num_levels, minimum=2)
+    if not is_integer(pad, 0):
         raise DomainError(f"pad must be a number of pixels, at least 0, got {pad!r}.")
     if dtype not in _STORED or (dtype == torch.uint8 and num_levels > 256):
         raise DtypeError(f"dtype must be torch.int64, or torch.uint8 for up to 256 levels, got {dtype}.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vadd._checks import is_integer
 from vadd.data.folders import new_folder
 from vadd.data.images import ImageTokens, make_image_tokens
 from vadd.errors import ConfigError, DataError
@@ -44,11 +45,11 @@ def load_mnist_tokens(
     References:
         LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
     """
-    if isinstance(side, bool) or not isinstance(side, int) or side < 1 or _SIDE % side:
+    if not is_integer(side) or _SIDE % side:
         raise ConfigError(f"side must divide {_SIDE}, got {side!r}.")
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold must lie in (0, 1], got {threshold}.")
-    if isinstance(pad, bool) or not isinstance(pad, int) or pad < 0:
+    if not is_integer(pad, 0):
         raise ConfigError(f"pad must be a number of pixels, at least 0, got {pad!r}.")
     try:
         from torchvision.datasets import MNIST

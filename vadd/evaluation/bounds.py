@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integers
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.claims import PlanChoice, claim_of, resolve_modes
@@ -222,8 +223,7 @@ def check_options(
         )
     if not 0 < mask_ratio <= 1:
         raise DomainError(f"mask_ratio must lie in (0, 1], got {mask_ratio}.")
-    if num_jumps is not None and num_jumps < 1:
-        raise DomainError(f"num_jumps must be at least 1, got {num_jumps}.")
+    require_integers(num_jumps=num_jumps)
     if num_jumps is not None and bound not in ("finite-step", "shared-latent"):
         raise ConfigError(f"num_jumps has no meaning for bound={bound!r}.")
     if num_jumps is not None and bound == "shared-latent" and (num_latents > 1 or proposal not in (None, "guide")):
@@ -235,6 +235,4 @@ def check_options(
 
 
 def check_sizes(num_draws: int, rows_per_call: int) -> None:
-    for name, value in (("num_draws", num_draws), ("rows_per_call", rows_per_call)):
-        if value < 1:
-            raise DomainError(f"{name} must be at least 1, got {value}.")
+    require_integers(num_draws=num_draws, rows_per_call=rows_per_call)

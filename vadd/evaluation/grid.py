@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from vadd._checks import is_integer, require_integer
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.bounds import jump_costs
 from vadd.evaluation.importance import Proposal
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.samplers.checks import require_integer
 from vadd.samplers.time_grid import checked_times, uniform_grid
 from vadd.types import Flags, Tokens
 
@@ -55,7 +55,7 @@ class OptimizedGrid:
     def _path(self, num_steps: int) -> tuple[list[int], float]:
         """Indices of the best grid and its cost, by dynamic programming over the number of jumps."""
         most = len(self.candidates) - 1
-        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or not 1 <= num_steps <= most:
+        if not (is_integer(num_steps) and num_steps <= most):
             raise DomainError(
                 f"num_steps must be an integer from 1 to {most}, the jumps between candidate times, got {num_steps!r}; "
                 "optimize with more num_candidates."

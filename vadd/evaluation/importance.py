@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.backbones.sharing import check_attached
 from vadd.errors import ConfigError, DomainError
 from vadd.guide import RecognitionGuide
@@ -51,8 +52,7 @@ class LatentIntegral:
         if isinstance(self.model, RecognitionGuide) or isinstance(self.guide, VADDModel):
             raise ConfigError("model and guide are swapped: the model comes first.")
         check_attached(self.guide.recognition, self.model.denoiser)
-        if isinstance(self.num_latents, bool) or not isinstance(self.num_latents, int) or self.num_latents < 1:
-            raise DomainError(f"num_latents must be an integer of at least 1, got {self.num_latents!r}.")
+        require_integer("num_latents", self.num_latents)
         if self.proposal not in ("guide", "prior", "mixture"):
             raise ConfigError(f'proposal must be "guide", "prior" or "mixture", got {self.proposal!r}.')
         if self.latents not in ("fresh", "null"):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.diagnostics import is_one_hot
@@ -101,8 +102,7 @@ def latent_pages(
         raise ConfigError("the model has no latent to show: its latent_shape is (0,).")
     lows = {"num_points": (num_points, 2), "num_units": (num_units, 1), "num_values": (num_values, 2)}
     for name, (number, low) in {**lows, "num_latents": (num_latents, 2), "num_draws": (num_draws, 1)}.items():
-        if number < low:
-            raise DomainError(f"{name} must be at least {low}, got {number}.")
+        require_integer(name, number, minimum=low)
     if num_latents % 2 or num_latents > len(x_0):
         raise DomainError(f"num_latents must be even and at most {len(x_0)}, the sequences, got {num_latents}.")
     if num_units > model.latent_shape.numel():

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from vadd.errors import DomainError
+from vadd._checks import require_integer
 from vadd.metrics._checks import check_rows, check_same_columns
 
 __all__ = ["nearest_neighbours"]
@@ -27,8 +27,7 @@ def nearest_neighbours(
     Raises:
         ShapeError, DomainError, NonFiniteError: on input that is not as described.
     """
-    if k < 1:
-        raise DomainError(f"k must be at least 1, got {k}.")
+    require_integer("k", k)
     check_rows("samples", samples, 1, "to search for")
     check_rows("train", train, k, f"to have {k} neighbours")
     check_same_columns("samples", samples, "train", train)

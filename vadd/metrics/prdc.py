@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vadd.errors import DomainError
+from vadd._checks import require_integer
 from vadd.metrics._checks import check_features, check_same_columns
 from vadd.metrics.neighbours import distance_rows
 
@@ -51,8 +51,7 @@ def prdc(real: Float[Tensor, "num_real columns"], fake: Float[Tensor, "num_fake 
         2002.09797; Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing
         Generative Models", arXiv 1904.06991.
     """
-    if k < 1:
-        raise DomainError(f"k must be at least 1, got {k}.")
+    require_integer("k", k)
     for name, features in (("real", real), ("fake", fake)):
         check_features(name, features, k + 1, f"to have {k} neighbours each")
     check_same_columns("real", real, "fake", fake)

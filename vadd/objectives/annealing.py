@@ -6,6 +6,7 @@ Set the weight before each step: ``elbo.kl_weight = schedule(step)``.
 import math
 from dataclasses import dataclass
 
+from vadd._checks import require_integer
 from vadd.errors import ConfigError
 
 __all__ = ["ConstantKL", "CosineKL", "CyclicalKL", "LinearKL"]
@@ -73,5 +74,4 @@ class CyclicalKL:
 
 
 def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be an integer of at least 1, got {value!r}.")
+    require_integer(name, value, error=ConfigError)

@@ -10,6 +10,7 @@ import torch
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.backbones.sharing import check_attached
 from vadd.errors import ConfigError, DomainError, VADDError
 from vadd.guide import RecognitionGuide
@@ -86,8 +87,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             raise ConfigError(f"process must be a MaskingProcess, got {type(process).__name__}; pass model.process.")
         if not (math.isfinite(free_bits) and free_bits >= 0):
             raise ConfigError(f"free_bits must be finite and non-negative, got {free_bits}.")
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
-            raise ConfigError(f"num_particles must be an integer of at least 1, got {num_particles!r}.")
+        require_integer("num_particles", num_particles, error=ConfigError)
         self.process = process
         self.kl_weight = kl_weight
         self.free_bits = float(free_bits)

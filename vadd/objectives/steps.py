@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vadd._checks import is_integer, require_integer
 from vadd.errors import ConfigError, DomainError
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
 from vadd.types import PerSequence, Times
@@ -46,7 +47,7 @@ class StepLaw:
                 f"{len(steps)} and {len(probabilities)}."
             )
         for num_steps in steps:
-            if num_steps is not None and not _is_positive_integer(num_steps):
+            if num_steps is not None and not is_integer(num_steps):
                 raise DomainError(f"steps must be positive integers, or None for infinitely many, got {num_steps!r}.")
         if len(set(steps)) < len(steps):
             raise ConfigError(f"steps must differ from each other, got {list(steps)}; add up their probabilities.")
@@ -67,8 +68,7 @@ class StepLaw:
         Raises:
             DomainError: unless ``max_steps`` is a positive integer.
         """
-        if not _is_positive_integer(max_steps):
-            raise DomainError(f"max_steps must be an integer of at least 1, got {max_steps!r}.")
+        require_integer("max_steps", max_steps)
         steps = range(1, max_steps + 1)
         return cls.weighted(steps, [math.log1p(1 / num_steps) for num_steps in steps])
 
@@ -165,10 +165,6 @@ class JumpTable:
         if device not in self._columns:
             self._columns[device] = tuple(column.to(device) for column in self._columns[torch.device("cpu")])
         return self._columns[device]
-
-
-def _is_positive_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _as_tuple(name: str, values: object) -> tuple:

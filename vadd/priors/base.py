@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vadd._checks import require_integers
 from vadd.errors import ConfigError
 from vadd.types import Distribution, Flags, Times, Tokens, as_latent_shape
 
@@ -62,9 +63,7 @@ def as_nonempty_shape(latent_shape: int | Sequence[int]) -> torch.Size:
 
 def check_counts(**counts: int) -> None:
     """Raise :class:`ConfigError` unless every count is a positive integer."""
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigError(f"{name} must be a positive integer, got {count!r}.")
+    require_integers(error=ConfigError, **counts)
 
 
 def padded_rows(is_padding: Flags | None, latent_shape: torch.Size) -> Tensor | None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from vadd.errors import ConfigError, DomainError
+from vadd._checks import is_integer, require_integer
+from vadd.errors import ConfigError
 
 __all__ = ["LatentGate", "Mode", "resolve_plan"]
 
@@ -33,7 +34,7 @@ class LatentGate:
             raise ConfigError(f"plans must map numbers of steps to modes, one or more, got {self.plans!r}.")
         checked = {}
         for steps, plan in self.plans.items():
-            if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            if not is_integer(steps):
                 raise ConfigError(f"plans must be for positive numbers of steps, got {steps!r}.")
             checked[steps] = resolve_plan(plan, steps)
         object.__setattr__(self, "plans", dict(sorted(checked.items())))
@@ -47,8 +48,7 @@ class LatentGate:
         Raises:
             DomainError: if ``num_steps`` is no positive integer.
         """
-        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-            raise DomainError(f"num_steps must be an integer of at least 1, got {num_steps!r}.")
+        require_integer("num_steps", num_steps)
         # Fractions, so that rounding decides no tie.
         nearest = min(self.plans, key=lambda n: (Fraction(max(n, num_steps), min(n, num_steps)), -n))
         plan = self.plans[nearest]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from vadd._checks import require_integer, require_number
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, NonFiniteError, ShapeError
 from vadd.samplers.base import Sampler, SamplerState
-from vadd.samplers.checks import require_integer, require_number
 from vadd.samplers.latents import LatentChoice, LatentPolicy, resolve_latents
 from vadd.samplers.methods import Method, resolve_sampler
 from vadd.samplers.run import SampledModel, SamplerRun

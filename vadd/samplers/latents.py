@@ -7,10 +7,10 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.distributions import sample_categorical
 from vadd.errors import ConfigError, DomainError, NonFiniteError
 from vadd.samplers.base import Jump, SamplerState
-from vadd.samplers.checks import require_integer
 from vadd.samplers.gate import LatentGate, Mode, resolve_plan
 from vadd.samplers.latent_draw import draw_seeded, mix_seed, temper
 from vadd.samplers.run import SampledModel, SamplerRun

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vadd._checks import require_number
 from vadd.distributions import sample_categorical
 from vadd.errors import ConfigError
 from vadd.samplers.base import Jump, Sampler, SamplerState
-from vadd.samplers.checks import require_number
 from vadd.samplers.run import SamplerRun
 
 __all__ = ["ConfidenceSampler", "EntropyBoundedSampler"]

@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 
+from vadd._checks import require_integer, require_number
 from vadd.errors import ConfigError, DomainError
 from vadd.samplers.base import Jump, Sampler, SamplerState
-from vadd.samplers.checks import require_integer, require_number
 from vadd.samplers.run import SamplerRun
 
 __all__ = ["PredictorCorrectorSampler", "RemaskingSampler"]

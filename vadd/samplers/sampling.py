@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.distributions import sample_categorical
 from vadd.errors import ConfigError, DomainError, DtypeError, NonFiniteError, ShapeError
 from vadd.process import require_data
 from vadd.samplers.base import Sampler
-from vadd.samplers.checks import require_integer
 from vadd.samplers.generation import Generation
 from vadd.samplers.latents import LatentChoice
 from vadd.samplers.methods import Method

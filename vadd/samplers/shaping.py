@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vadd.samplers.checks import require_integer, require_number
+from vadd._checks import require_integer, require_number
 
 __all__ = ["Shaping"]
 

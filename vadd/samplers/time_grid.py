@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.errors import ConfigError, DomainError
-from vadd.samplers.checks import require_integer
 
 __all__ = ["TimeGrid", "checked_times", "cosine_grid", "resolve_grid", "uniform_grid"]
 

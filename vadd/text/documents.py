@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vadd._checks import is_integer
 from vadd.errors import ConfigError, DataError, VADDError
 from vadd.text.files import JSON_SUFFIXES, TEXT_SUFFIXES, Unit, kind_of, read_documents
 
@@ -72,7 +73,7 @@ def load_documents(
     """
     if unit not in ("line", "paragraph", "file"):
         raise ConfigError(f"unit must be 'line', 'paragraph' or 'file', got {unit!r}.")
-    if isinstance(longest, bool) or not isinstance(longest, int) or longest < 8:
+    if not is_integer(longest, 8):
         raise ConfigError(f"longest must be a number of bytes, at least 8, got {longest!r}.")
     datasets = require_datasets()
     path = Path(source) if root is None else Path(root) / source

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.errors import ConfigError, DataError, DomainError
 from vadd.text.detokenizers import detokenizer
 
@@ -43,8 +44,7 @@ class RowForm:
 
     def __post_init__(self) -> None:
         least = 1 if self.frame is None else 3
-        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < least:
-            raise DomainError(f"length must be an integer of at least {least}, got {self.length!r}.")
+        require_integer("length", self.length, minimum=least)
         if self.packing not in ("packed", "padded"):
             raise ConfigError(f"packing must be 'packed' or 'padded', got {self.packing!r}.")
         if self.split and self.packing == "packed":

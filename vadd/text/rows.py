@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vadd._checks import is_integer
 from vadd.errors import ConfigError, DataError, DomainError
 from vadd.text.documents import require_datasets
 from vadd.text.form import Detokenize, Encoder, Packing, RowForm
@@ -87,7 +88,7 @@ class TextRows(Dataset):
                 f"{len(documents)} documents of {total} tokens make no row of {form.length}: give more text, or a "
                 "smaller length."
             )
-        if num is not None and (isinstance(num, bool) or not isinstance(num, int) or not 1 <= num <= found):
+        if num is not None and not (is_integer(num) and num <= found):
             raise DomainError(f"num must be a number of rows from 1 to {found}, got {num!r}.")
         self._num = found if num is None else num
 
@@ -223,7 +224,7 @@ def text_rows(
     datasets = require_datasets()
     form = RowForm(length, packing, frame, split)
     form.check(tokenizer)
-    if num_proc is not None and (isinstance(num_proc, bool) or not isinstance(num_proc, int) or num_proc < 1):
+    if num_proc is not None and not is_integer(num_proc):
         raise DomainError(
             f"num_proc must be a number of processes, at least 1, got {num_proc!r}; leave it out for one."
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from vadd._checks import require_integer, require_integers
 from vadd.errors import CheckpointError, DataError, DomainError
 from vadd.streams import RowStream
 from vadd.text.documents import require_datasets
@@ -90,9 +91,8 @@ class TextStream(RowStream):
         retries: int = 0,
         pause: float = 1.0,
     ) -> None:
-        for name, value, least in (("shuffle_block", shuffle_block, 1), ("seed", seed, 0), ("retries", retries, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise DomainError(f"{name} must be an integer of at least {least}, got {value!r}.")
+        require_integer("shuffle_block", shuffle_block)
+        require_integers(minimum=0, seed=seed, retries=retries)
         if not pause >= 0:
             raise DomainError(f"pause must be seconds, at least 0, got {pause!r}.")
         datasets = require_datasets()

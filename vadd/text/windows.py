@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from vadd._checks import require_integers
 from vadd.errors import DomainError, DtypeError, ShapeError
 
 __all__ = ["sliding_windows"]
@@ -33,9 +34,7 @@ def sliding_windows(
         DomainError: if a number is out of range or the document is empty.
         DtypeError, ShapeError: if ``tokens`` is not one row of integers.
     """
-    for name, value in (("length", length), ("stride", stride)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise DomainError(f"{name} must be an integer of at least 1, got {value!r}.")
+    require_integers(length=length, stride=stride)
     if stride > length:
         raise DomainError(f"stride must be at most length={length}, or tokens would be left out, got {stride}.")
     row = _as_row(tokens)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integers
 from vadd._modes import evaluating
 from vadd.backbones.sharing import attach_parts
 from vadd.errors import ConfigError, DomainError
@@ -233,9 +234,7 @@ def _check(
         raise DomainError(
             f"held_out must lie in (0, 1) and learning_rate be positive, got {held_out} and {learning_rate}."
         )
-    for name, value in (("batch_size", batch_size), ("max_epochs", max_epochs), ("patience", patience)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise DomainError(f"{name} must be an integer of at least 1, got {value!r}.")
+    require_integers(batch_size=batch_size, max_epochs=max_epochs, patience=patience)
     num_held_out = round(held_out * len(x_0))
     if num_held_out < 4 or len(x_0) - num_held_out < 2:
         raise DomainError(

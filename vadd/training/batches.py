@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from vadd.errors import ConfigError, DataError, DomainError, VADDError
+from vadd._checks import require_integers
+from vadd.errors import ConfigError, DataError, VADDError
 from vadd.training.noise import key, keyed_generator
 
 __all__ = ["Batch", "BatchOrder", "collate", "read_batches"]
@@ -40,9 +41,7 @@ class BatchOrder:
     """
 
     def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
-        for name, value in (("num_rows", num_rows), ("batch_size", batch_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise DomainError(f"{name} must be a positive integer, got {value!r}.")
+        require_integers(num_rows=num_rows, batch_size=batch_size)
         self.num_rows, self.batch_size, self.seed = num_rows, batch_size, seed
         self._orders: dict[int, Tensor] = {}
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vadd._checks import require_integer
 from vadd.errors import ConfigError, DomainError
-from vadd.samplers.checks import require_integer
 from vadd.training.monitor import LatentMonitor
 from vadd.types import Tokens
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from vadd._checks import require_integer
 from vadd.errors import ConfigError, DomainError
 
 __all__ = ["TrainerConfig"]
@@ -113,5 +114,4 @@ def _check_integers(config: TrainerConfig, least: int, *names: str, may_be_none:
         value = getattr(config, name)
         if value is None and may_be_none:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise DomainError(f"{name} must be an integer of at least {least}, got {value!r}.")
+        require_integer(name, value, minimum=least)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.errors import CheckpointError, ConfigError, DomainError
 from vadd.evaluation import LatentDiagnosis, diagnose_latent
 from vadd.guide import RecognitionGuide
@@ -124,8 +125,7 @@ class LatentMonitor:
             ("num_bins", num_bins, 1),
             ("num_latents", num_latents, 2),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise DomainError(f"{name} must be an integer of at least {least}, got {value!r}.")
+            require_integer(name, value, minimum=least)
         if num_latents % 2:
             raise DomainError(f"num_latents must be even, half from guide and prior each, got {num_latents}.")
         if min_active_units > model.latent_shape.numel():

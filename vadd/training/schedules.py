@@ -6,6 +6,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vadd._checks import require_integers
 from vadd.errors import DomainError
 
 __all__ = ["warmup_constant", "warmup_cosine"]
@@ -13,7 +14,7 @@ __all__ = ["warmup_constant", "warmup_cosine"]
 
 def warmup_constant(warmup: int) -> Callable[[Optimizer], LambdaLR]:
     """A linear rise over ``warmup`` updates, then the optimizer's learning rate."""
-    _check(warmup=warmup)
+    require_integers(minimum=0, warmup=warmup)
     return lambda optimizer: LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup + 1)))
 
 
@@ -23,7 +24,7 @@ def warmup_cosine(num_updates: int, warmup: int = 0, *, floor: float = 0.0) -> C
     Raises:
         DomainError: if the numbers of updates are negative, or ``floor`` is not in ``[0, 1]``.
     """
-    _check(num_updates=num_updates, warmup=warmup)
+    require_integers(minimum=0, num_updates=num_updates, warmup=warmup)
     if not 0 <= floor <= 1:
         raise DomainError(f"floor must lie in [0, 1], got {floor}.")
 
@@ -34,9 +35,3 @@ def warmup_cosine(num_updates: int, warmup: int = 0, *, floor: float = 0.0) -> C
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return lambda optimizer: LambdaLR(optimizer, factor)
-
-
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise DomainError(f"{name} must be a non-negative integer, got {value!r}.")

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vadd._checks import require_integer
 from vadd.errors import CheckpointError, ConfigError, DataError, DomainError
-from vadd.samplers.checks import require_integer
 from vadd.storage.files import write_text
 
 __all__ = ["csv_tracker", "drop_later_rows", "read_metrics", "resolve_trackers", "start_trackers"]

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd._seeds import seeded
 from vadd.errors import ConfigError, DomainError, ShapeError
 from vadd.evaluation import log_likelihood_bound
 from vadd.evaluation.bounds import Kind, check_options
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
-from vadd.samplers.checks import require_integer
 from vadd.samplers.time_grid import resolve_grid
 from vadd.training.noise import key
 from vadd.types import Flags, PerSequence, Tokens

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform, ReshapeTransform, Transform
 
+from vadd._checks import require_integers
 from vadd.backbones.base import limited_scale
 from vadd.backbones.families.base import Family, Features, Output, SiteFlags
 from vadd.backbones.families.normal import limited, require_several
@@ -47,9 +48,7 @@ class FlowNormal(Family):
 
     def __init__(self, num_transforms: int = 4, hidden_size: int = 64) -> None:
         super().__init__()
-        for name, value in (("num_transforms", num_transforms), ("hidden_size", hidden_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be a positive integer, got {value!r}.")
+        require_integers(num_transforms=num_transforms, hidden_size=hidden_size, error=ConfigError)
         self.num_transforms, self.hidden_size = num_transforms, hidden_size
 
     def create(self, num_features: int) -> None:

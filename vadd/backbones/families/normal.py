@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.backbones.base import diagonal_normal, limited_scale
 from vadd.backbones.families.base import Family, Features, Output, SiteFlags
 from vadd.distributions import Reshaped
@@ -46,8 +47,7 @@ class LowRankNormal(Family):
 
     def __init__(self, rank: int = 4) -> None:
         super().__init__()
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ConfigError(f"rank must be a positive integer, got {rank!r}.")
+        require_integer("rank", rank, error=ConfigError)
         self.rank = rank
 
     def create(self, num_features: int) -> None:
