@@ -62,8 +62,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     },
     "openwebtext": {
         "example": "text_svi",
-        "options": "--protocol openwebtext-train --preset paper --recipe paper --zero-shot arxiv lm1b lambada "
-        "wikitext-103 pubmed ag-news",
+        "options": "--protocol openwebtext-train --heldout-data Skylion007/openwebtext --heldout-split "
+        "'train[-100000:]' --preset paper --recipe paper --zero-shot arxiv lm1b lambada wikitext-103 pubmed ag-news",
         "length": 1024,
         "vocab_size": 50_257,
     },

@@ -211,18 +211,22 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
     return json.loads(json.dumps({k: v for k, v in vars(args).items() if k not in others}, default=str))
 
 
-def make_folder(folder: Path, size: Size, args: argparse.Namespace) -> Path:
+def make_folder(folder: Path, size: Size, args: argparse.Namespace, **data: str) -> Path:
     """The folder of a run, emptied where it is to begin anew, once the settings are known to do.
 
+    Args:
+        folder, size, args: of the run.
+        **data: what the options do not tell of the data: a fingerprint.
+
     Raises:
-        DomainError, ConfigError: on settings out of range, or if the folder holds a run with other options.
+        DomainError, ConfigError: on settings out of range, or if the folder holds a run with other options or data.
     """
     config_of(size, args)
     if args.again:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "options.json"
-    ours = {name: value for name, value in options_of(args).items() if name not in OF_EVALUATION}
+    ours = {name: value for name, value in options_of(args).items() if name not in OF_EVALUATION} | data
     theirs = read_json(path) if path.exists() else ours
     other = [
         f"{name} {theirs.get(name)!r}, now {ours.get(name)!r}"
@@ -231,7 +235,7 @@ def make_folder(folder: Path, size: Size, args: argparse.Namespace) -> Path:
     ]
     if other:
         raise ConfigError(
-            f"the run in {folder} was made with {'; '.join(other)}: use the same options, another --out, or --again."
+            f"the run in {folder} was made with {'; '.join(other)}: use the same, another --out, or --again."
         )
     if not path.exists():
         write_text(path, json.dumps(ours, indent=2) + "\n")

@@ -1,6 +1,8 @@
 """Text to train, choose and judge on, and how large a run is."""
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -68,6 +70,8 @@ class TextData:
         validation, test: held out, in memory.
         words: of the training text, for a model of characters.
         form: options of ``text_rows`` that all rows were made with.
+        source: rows that the held-out ones are some of.
+        start: number of the first test row among them.
     """
 
     name: str
@@ -79,6 +83,26 @@ class TextData:
     test: Rows
     words: frozenset[str] | None
     form: Mapping[str, Any]
+    source: TextRows
+    start: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokenizer, the form, the number of training rows, and the first and the held-out ones."""
+        size = len(self.train) if isinstance(self.train, TextRows) else None
+        found = hashlib.sha256(json.dumps([self.tokenizer.fingerprint, self.length, dict(self.form), size]).encode())
+        for part in (self.beginning, self.validation, self.test):
+            for name in sorted(part):
+                found.update(part[name].numpy().tobytes())
+        return found.hexdigest()
+
+    def test_counts(self, num: int) -> dict[str, int]:
+        """Words and characters of the first test rows; a word counts in the row in which it begins."""
+        before, behind = (self.source.first(stop) for stop in (self.start, self.start + num))
+        return {
+            "num_words": behind.num_words - before.num_words,
+            "num_characters": behind.num_characters - before.num_characters,
+        }
 
 
 def load(args: argparse.Namespace, preset: Preset) -> TextData:
@@ -115,7 +139,8 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
         train = TextStream(documents, tokenizer, length, seed=args.seed, retries=5, **form)
         first = TextStream(documents, tokenizer, length, seed=args.seed, **form)
         beginning = stack(list(islice(first, preset.num_refit)))
-        held, words = heldout_rows(args, tokenizer, length, form, source, num_held), None
+        held_from, first_held = heldout_rows(args, tokenizer, length, form, source), 0
+        words = None
     else:
         documents = load_documents(located(data, args), **source)
         texts = None
@@ -130,18 +155,20 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
                     f"{data} makes {len(rows)} rows of {length} tokens, too few to hold {num_held} of them out: give "
                     "more text, --heldout-data FILE, a smaller --length, or a smaller --preset."
                 )
-            train = rows.first(len(rows) - num_held)
-            held = stack(rows.__getitems__(range(len(train), len(rows))))
+            train, held_from = rows.first(len(rows) - num_held), rows
+            first_held = len(train)
         else:
-            train, held = rows, heldout_rows(args, tokenizer, length, form, source, num_held)
+            train, held_from, first_held = rows, heldout_rows(args, tokenizer, length, form, source), 0
         beginning = train.tokens(min(len(train), preset.num_refit))
         words = frozenset(words_in(train)) if isinstance(tokenizer, CharTokenizer) else None
+    held = stack(held_from.__getitems__(range(first_held, min(first_held + num_held, len(held_from)))))
     split = min(preset.num_validation, len(held["x_0"]) // 2)
     validation = {name: value[:split] for name, value in held.items()}
     test = {name: value[split:] for name, value in held.items()}
     name = Path(str(data)).resolve().name
     title = args.protocol or name.split(".")[0] or name.strip(".") or "text"  # .hidden and / have names, too
-    return TextData(title, tokenizer, length, train, beginning, validation, test, words, form)
+    start = first_held + split
+    return TextData(title, tokenizer, length, train, beginning, validation, test, words, form, held_from, start)
 
 
 def located(source: str, args: argparse.Namespace) -> str:
@@ -156,15 +183,14 @@ def heldout_rows(
     length: int,
     form: Mapping[str, Any],
     source: Mapping[str, Any],
-    num: int,
-) -> Rows:
-    """The first rows of a text of its own."""
+) -> TextRows:
+    """The rows of a text of its own."""
     given = {**source, "split": args.heldout_split}
     documents = load_documents(located(args.heldout_data, args), **given)
-    rows = text_rows(documents, tokenizer, length, **form)
+    rows = text_rows(documents, tokenizer, length, num_proc=args.num_proc, **form)
     if len(rows) < 2:
         raise DataError(f"{args.heldout_data} makes one row of {length} tokens; two or more are needed.")
-    return rows.tokens(min(num, len(rows)))
+    return rows
 
 
 def words_in(rows: TextRows) -> set[str]:

@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +27,15 @@ import runs  # noqa: E402
 GAP = re.compile(r"\[MASK(?::(\d+|\*))?\]")
 
 
-def load(folder: Path) -> tuple[VADDModel, Tokenizer, bool]:
-    """The model of a run's folder, the tokenizer that was stored with it, and whether it knows padded rows.
+class Form(NamedTuple):
+    """How the rows were made that a model knows: padded or packed, and the two tokens that frame each, if any."""
+
+    is_padded: bool
+    frame: tuple[int, int] | None
+
+
+def load(folder: Path) -> tuple[VADDModel, Tokenizer, Form]:
+    """The model of a run's folder, the tokenizer that was stored with it, and the form of its rows.
 
     Raises:
         DataError: if there is no such run.
@@ -40,7 +48,8 @@ def load(folder: Path) -> tuple[VADDModel, Tokenizer, bool]:
     tokenizer = load_tokenizer(folder / "tokenizer")
     fingerprint = notes.get("tokenizer")
     check_vocabulary(tokenizer, model.process.vocab_size, source=str(folder), fingerprint=fingerprint)
-    return model.eval(), tokenizer, notes.get("packing") == "padded"
+    frame = notes.get("frame")
+    return model.eval(), tokenizer, Form(notes.get("packing") == "padded", None if frame is None else tuple(frame))
 
 
 def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,10 +87,23 @@ def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Te
     return torch.tensor([row + [0] * rest]), torch.tensor([is_known + [True] * rest]), torch.tensor([is_padding])
 
 
+def frame_row(row: tuple[Tensor, Tensor, Tensor], form: Form) -> tuple[Tensor, Tensor, Tensor]:
+    """A row of ``parse_gaps`` between the tokens of the frame: around the text, or if packed the whole row."""
+    if form.frame is None:
+        return row
+    end = int((~row[2]).sum()) if form.is_padded else row[2].shape[1]
+    begin, stop = form.frame
+    framed = []
+    for value, around in zip(row, ((begin, stop), (True, True), (False, False)), strict=True):
+        first, last = (value.new_tensor([[token]]) for token in around)
+        framed.append(torch.cat([first, value[:, :end], last, value[:, end:]], 1))
+    return framed[0], framed[1], framed[2]
+
+
 def complete(
     model: VADDModel,
     tokenizer: Tokenizer,
-    is_padded: bool,
+    form: Form,
     text: str,
     *,
     num: int,
@@ -94,13 +116,17 @@ def complete(
     length = model.denoiser.num_tokens
     if length is None:
         raise ConfigError("the model has no length of its own; build its denoiser with num_tokens.")
-    x, is_known, is_padding = (value.expand(num, -1) for value in parse_gaps(text, tokenizer, length))
-    options = {"is_padding": is_padding} if is_padded and bool(is_padding.any()) else {}
-    is_known = is_known if is_padded else is_known & ~is_padding
+    parsed = parse_gaps(text, tokenizer, length - (0 if form.frame is None else 2))
+    x, is_known, is_padding = (value.expand(num, -1) for value in frame_row(parsed, form))
+    options = {"is_padding": is_padding} if form.is_padded and bool(is_padding.any()) else {}
+    is_known = is_known if form.is_padded else is_known & ~is_padding
     if latents == "posterior" and model.has_latent:
         options["latents"] = PosteriorLatents(draws)
     filled = model.infill(x, is_known, num_steps=num_steps, seed=seed, progress=False, **options)
-    return tokenizer.decode([row[~pad].tolist() for row, pad in zip(filled, is_padding, strict=True)])
+    shown = ~is_padding[0]
+    if form.frame is not None:
+        shown[[0, int(shown.nonzero().max())]] = False
+    return tokenizer.decode(filled[:, shown].tolist())
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -124,10 +150,12 @@ def main(argv: list[str] | None = None) -> dict[int, list[str]]:
     with runs.explained():
         if args.num < 1:
             raise ConfigError(f"--num must be at least 1, got {args.num}.")
-        model, tokenizer, is_padded = load(args.checkpoint)
+        model, tokenizer, form = load(args.checkpoint)
+        if args.latents == "posterior" and not model.has_latent:
+            raise ConfigError("--latents posterior is of a latent, which this model has not.")
         for steps in args.num_steps:
             options = {"latents": args.latents, "draws": args.num_draws, "seed": args.seed}
-            found[steps] = complete(model, tokenizer, is_padded, args.text, num=args.num, num_steps=steps, **options)
+            found[steps] = complete(model, tokenizer, form, args.text, num=args.num, num_steps=steps, **options)
             print(f"== {steps} step{'s' if steps > 1 else ''}")
             print(*found[steps], sep="\n--\n", end="\n\n")
     return found

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vadd import RecognitionGuide, VADDModel
-from vadd.errors import ConfigError
+from vadd.errors import ConfigError, DataError
 from vadd.evaluation import (
     BoundResult,
     diagnose_latent,
@@ -34,11 +34,11 @@ from vadd.metrics import (
     train_causal_judge,
     words_of,
 )
-from vadd.text import PROTOCOLS, detokenizer, load_documents, text_rows
+from vadd.text import PROTOCOLS, check_vocabulary, detokenizer, load_documents, text_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
-from text_data import Preset, Rows, TextData, documents_of, located, texts_of  # noqa: E402
+from text_data import Preset, Rows, TextData, located, texts_of  # noqa: E402
 
 SHOWN = 5  # samples of each number of steps that are written down
 MOST_DOCUMENTS = 200  # of a zero-shot set that is read in windows
@@ -58,7 +58,7 @@ def evaluate(
     device = model.null_latent.device
     rows = {name: value[: preset.num_rows].to(device) for name, value in data.test.items()}
     table, results = runs.bounds(model, guide, rows, preset, args.seed)
-    counts = counts_of(documents_of(rows, data.tokenizer))
+    counts = data.test_counts(len(rows["x_0"]))
     for row in table:
         row |= figures(results[row["name"]], counts)
     report: dict[str, Any] = {"bounds": table}
@@ -70,14 +70,6 @@ def evaluate(
     report["samples"] = judge_samples(model, data, judge, preset, args, folder)
     report["zero_shot"] = [zero_shot(model, guide, name, found, preset, args) for name, found in others.items()]
     return report
-
-
-def counts_of(documents: Sequence[Sequence[str]]) -> dict[str, Tensor]:
-    """Words and characters of the texts in each row."""
-    return {
-        "num_words": torch.tensor([sum(len(text.split()) for text in row) for row in documents]),
-        "num_characters": torch.tensor([sum(map(len, row)) for row in documents]),
-    }
 
 
 def figures(result: BoundResult, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +97,10 @@ def external_judge(data: TextData, args: argparse.Namespace) -> LanguageJudge | 
         raise ConfigError('--mauve needs the package mauve-text: pip install "vadd[mauve]".')
     if args.judge is None:
         return None
+    if (Path(args.judge) / "judge.json").is_file():
+        found, _ = load_causal_judge(args.judge)
+        check_vocabulary(data.tokenizer, found.vocab_size, source=args.judge)
+        return found
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # A text of one token has nothing to score without a start.
     return TransformersJudge(args.judge, device=device, start_token=data.form["packing"] == "padded")
@@ -113,9 +109,7 @@ def external_judge(data: TextData, args: argparse.Namespace) -> LanguageJudge | 
 def small_judge(data: TextData, preset: Preset, args: argparse.Namespace) -> tuple[LanguageJudge, dict[str, Any]]:
     """A judge that is trained once for all runs on the same training and held-out rows; and how good it is."""
     rows = data.beginning if args.streaming else data.train
-    known = hashlib.sha256(json.dumps([data.tokenizer.fingerprint, dict(preset.judge), len(rows)]).encode())
-    for part in (data.beginning, data.validation, data.test):
-        known.update(part["x_0"].numpy().tobytes())
+    known = hashlib.sha256(json.dumps([data.fingerprint, dict(preset.judge)]).encode())
     folder = args.out / f"judge-{data.name}-{known.hexdigest()[:12]}"
     if not (folder / "judge.json").exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -165,15 +159,21 @@ def draw(model: VADDModel, like: Mapping[str, Tensor], steps: int, preset: Prese
 
 def _judge(judge: LanguageJudge, rows: Rows, real: Rows, data: TextData, args: argparse.Namespace) -> dict[str, Any]:
     is_padding, texts = rows.get("is_padding"), texts_of(rows, data.tokenizer)
+    num_words = 1 if data.form["packing"] == "padded" else 2  # packed, a judge's first token is not scored
+    judged = [text for text in texts if len(text.split()) >= num_words]
     if isinstance(judge, CausalJudge):
         found = generative_perplexity(judge, rows["x_0"], is_padding)
+    elif not judged:
+        return {"perplexity": None, "perplexity_stderr": None, "unigram_entropy": None, "left_out": len(texts)}
     else:
-        found = generative_perplexity(judge, texts)
+        found = generative_perplexity(judge, judged)
     row = {
         "perplexity": found.perplexity,
         "perplexity_stderr": found.stderr,
         "unigram_entropy": found.entropy,  # in tokens of the judge
     }
+    if not isinstance(judge, CausalJudge):
+        row["left_out"] = len(texts) - len(judged)  # samples without a token to score
     if data.words is not None:
         counted = [text for text in texts if len(words_of(text)) > 2]  # the first and the last word do not count
         row["real_words"] = share_of_real_words(counted, data.words) if counted else None
@@ -182,7 +182,7 @@ def _judge(judge: LanguageJudge, rows: Rows, real: Rows, data: TextData, args: a
             sides = [judge.features(side["x_0"], side.get("is_padding")) for side in (real, rows)]
             score = mauve_score(sides[0], sides[1], features=judge.feature_name)
         else:
-            score = mauve_score(texts_of(real, data.tokenizer), texts, features=judge)  # pyright: ignore
+            score = mauve_score(texts_of(real, data.tokenizer), judged, features=judge)  # pyright: ignore
         row["mauve"] = score.score
     return row
 
@@ -198,6 +198,9 @@ def zero_shot_sets(data: TextData, args: argparse.Namespace) -> dict[str, dict[s
     """
     if args.stride is not None and not 1 <= args.stride <= data.length:
         raise ConfigError(f"--stride must lie between 1 and the length {data.length}, got {args.stride}.")
+    names = [entry.partition("=")[0] for entry in args.zero_shot]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"--zero-shot has two texts of the name {twice!r}; give each its own.")
     found = {}
     for entry in args.zero_shot:
         name, _, source = entry.partition("=")
@@ -207,17 +210,19 @@ def zero_shot_sets(data: TextData, args: argparse.Namespace) -> dict[str, dict[s
         rules = data.form["detokenize"] if protocol is None else protocol.detokenizer
         rules = None if rules == "none" else rules
         if protocol is not None:
-            documents = protocol.documents(source=located(source, args) if source else None)
+            documents = protocol.documents(source=located(source, args) if source else None, unit=args.unit)
         else:
             documents = load_documents(located(source, args), field=args.field, unit=args.unit)
         if args.stride is None:
             form = {**data.form, "detokenize": rules}  # the frame is that of training
-            found[name] = {"rows": text_rows(documents, data.tokenizer, data.length, **form)}
+            found[name] = {"rows": text_rows(documents, data.tokenizer, data.length, num_proc=args.num_proc, **form)}
         else:
-            texts = [text for text in documents["text"][:MOST_DOCUMENTS] if text.strip()]
-            change = detokenizer(rules or "none")
-            tokens = data.tokenizer.encode([change(text) for text in texts])
-            found[name] = {"documents": tokens, "texts": texts}
+            texts, change = documents["text"][:MOST_DOCUMENTS], detokenizer(rules or "none")
+            pairs = zip(data.tokenizer.encode([change(text) for text in texts]), texts, strict=True)
+            kept = [(tokens, text) for tokens, text in pairs if tokens]
+            if not kept:
+                raise DataError(f"the first {len(texts)} documents of {entry} have no token to score.")
+            found[name] = {"documents": [tokens for tokens, _ in kept], "texts": [text for _, text in kept]}
     return found
 
 
@@ -244,7 +249,10 @@ def zero_shot(
     else:
         documents = found["documents"][: preset.num_rows]
         texts = found["texts"][: len(documents)]
-        counts = counts_of([[text] for text in texts])
+        counts = {
+            "num_words": torch.tensor([len(text.split()) for text in texts]),
+            "num_characters": torch.tensor([len(text) for text in texts]),
+        }
         length = model.denoiser.num_tokens or args.length
         what = f"{len(documents)} documents in windows of {args.stride} new tokens"
 

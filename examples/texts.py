@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--data", help="text file, folder, JSON lines, or name of a data set on the Hugging Face Hub")
     add("--protocol", choices=tuple(PROTOCOLS), help="rows of a published corpus; --data then stands in for the Hub")
     add("--heldout-data", help="text of its own to validate and judge on; default the end of --data")
-    add("--heldout-split", default="train", help="part of --heldout-data")
+    add("--heldout-split", help="part of --heldout-data; default train")
     add(
         "--data-root", default=os.environ.get("VADD_DATA"), help="folder of --data and vocabularies; default $VADD_DATA"
     )
@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--prior", choices=("recipe", "conditional", "trunk"), default="recipe", help="the last two read x_t")
     add("--recognition", choices=("own", "shared", "embedding"), default="own", help="what it shares with the denoiser")
     add("--from-mdm", type=Path, help="folder of a trained MDM to start from: RUN/model")
-    add("--judge", help="causal language model that transformers can load; default a small one trained on the text")
+    add("--judge", help="causal language model: of transformers, or a folder of benchmarks/train_judge.py")
     add("--mauve", action="store_true", help="measure MAUVE in the judge's features, which needs vadd[mauve]")
     add("--zero-shot", nargs="*", default=(), metavar="NAME=SOURCE", help="other texts; NAME may be of a protocol")
     add("--stride", type=int, help="evaluate zero-shot documents in sliding windows with so many new tokens each")
@@ -77,6 +77,13 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         if protocol is not None and given is not None:
             raise ConfigError(f"--protocol {args.protocol} brings its own {name}: leave --{name} {given} out.")
         setattr(args, name, given or (default if protocol is None else getattr(protocol, name)))
+    if args.heldout_split is not None and args.heldout_data is None:
+        raise ConfigError("--heldout-split is of --heldout-data FILE, which is not given.")
+    args.heldout_split = args.heldout_split or "train"
+    if args.num_proc is not None and args.streaming:
+        raise ConfigError("--num-proc is of rows on the disk; with --streaming one process reads.")
+    if protocol is not None and args.data is None and args.config is not None:
+        raise ConfigError(f"--protocol {args.protocol} brings its own config: leave --config {args.config} out.")
     if args.stride is not None and not args.zero_shot:
         raise ConfigError("--stride is of the documents of --zero-shot NAME=SOURCE, which is not given.")
     for name, default in {"latents": "vector", "prior": "recipe", "recognition": "own"}.items():
@@ -155,11 +162,11 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
     # What cannot be read comes up now, not after the training.
     others = text_results.zero_shot_sets(data, args)
     judge = text_results.external_judge(data, args)
-    folder = runs.make_folder(run_folder(data, preset, args), preset, args)
+    folder = runs.make_folder(run_folder(data, preset, args), preset, args, rows=data.fingerprint)
     result = train(data, preset, args, folder)
     model, guide = result.model, result.guide
     notes = {"data": data.name, "update": result.step, "tokenizer": data.tokenizer.fingerprint}
-    notes["packing"] = data.form["packing"]
+    notes |= {"packing": data.form["packing"], "frame": data.form.get("frame")}
     model.save_pretrained(folder / "model", guide=guide, notes=notes)
     data.tokenizer.save(folder / "model" / "tokenizer")
     if history := runs.history_of(folder):

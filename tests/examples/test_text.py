@@ -163,8 +163,27 @@ def test_words_and_characters_are_those_of_the_text_alone():
     rows = {"x_0": torch.tensor([[3, 0, 1, 3, 2, 2]]), "is_padding": torch.tensor([[False] * 5 + [True]])}
     assert data.documents_of(rows, Words()) == [["one two", "six"]]
     assert data.texts_of(rows, Words()) == ["one two\nsix"]
-    counts = module_of("text_results").counts_of(data.documents_of(rows, Words()))
-    assert [int(value) for value in counts.values()] == [3, 10]
+
+
+def test_words_and_characters_of_rows_are_those_of_the_text(example, text):
+    """A word that the border of two rows cuts is one."""
+    args = example.parse(["--data", str(text), "--preset", "smoke", "--data-root", "", "--length", "5"])
+    data = example.load(args, example.PRESETS["smoke"])
+    num = len(data.test["x_0"])
+    before = data.tokenizer.decode([data.source.tokens(data.start)["x_0"].flatten().tolist()])[0]
+    whole = data.tokenizer.decode([data.source.tokens(data.start + num)["x_0"].flatten().tolist()])[0]
+    counts = data.test_counts(num)
+    assert counts["num_words"] == len(whole.split()) - len(before.split())
+    assert counts["num_characters"] == len(whole) - len(before) == 5 * num
+    assert torch.equal(data.source.tokens(data.start + num)["x_0"][data.start :], data.test["x_0"])
+
+
+def test_another_text_under_the_same_options_is_noticed(example, text, tmp_path):
+    smoke(example, text, tmp_path / "out", "--baseline", "mdm")
+    lines = text.read_text().splitlines()
+    text.write_text("\n".join([lines[-1], *lines[:-1]]) + "\n")  # as many rows, others held out
+    with pytest.raises(SystemExit, match="rows '.*use the same"):
+        smoke(example, text, tmp_path / "out", "--baseline", "mdm")
 
 
 def test_the_words_of_the_training_text_are_not_those_of_what_is_held_out(example, tmp_path):
@@ -195,6 +214,24 @@ def test_rows_of_a_published_protocol_are_trained_on(example, tmp_path, packing)
     last = (~is_padding).sum(1) - 1
     assert bool((x.gather(1, last[:, None]) == 102).all())
     assert ("is_padding" in data.test) == (packing == "padded")
+    smoke(example, text, tmp_path / "out", *given[:4], "--data-root", root, "--baseline", "mdm")
+    (filled,) = infill(folder_of(tmp_path / "out"), "the [MASK] stones", "--num", 1, "--num-steps", 1)[1]
+    assert filled.startswith("the ")
+    assert filled.endswith(" stones")
+
+
+@pytest.mark.parametrize(
+    ("is_padded", "tokens", "known", "padding"),
+    [
+        (True, [8, 5, 6, 9, 0], [1, 1, 0, 1, 1], [0, 0, 0, 0, 1]),
+        (False, [8, 5, 6, 0, 9], [1, 1, 0, 1, 1], [0, 0, 0, 1, 0]),
+    ],
+)
+def test_a_frame_goes_around_the_text_or_the_row(is_padded, tokens, known, padding):
+    module = module_of("text_infill")
+    flags = [torch.tensor([[True, False, True]]), torch.tensor([[False, False, True]])]
+    framed = module.frame_row((torch.tensor([[5, 6, 0]]), *flags), module.Form(is_padded, (8, 9)))
+    assert [value[0].int().tolist() for value in framed] == [tokens, known, padding]
 
 
 @pytest.mark.parametrize("stride", [None, 4])
@@ -223,6 +260,8 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
         (None, ("--baseline", "mdm", "--prior", "trunk"), "--prior"),
         (None, ("--stride", "17", "--zero-shot", "x=y"), "--stride"),
         (None, ("--stride", "4"), "--zero-shot"),
+        (None, ("--zero-shot", f"x={__file__}", f"x={__file__}"), "two texts of the name 'x'"),
+        (None, ("--heldout-split", "test"), "--heldout-data"),
         (None, ("--baseline", "mdm", "--latents", "positions"), "--latents positions"),
         (None, ("--baseline", "mdm", "--recipe", "paper"), "not both"),
         (None, ("--protocol", "lm1b-padded-train", "--tokenizer", "gpt2"), "--tokenizer gpt2"),
@@ -230,7 +269,7 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
     ],
     ids=[
         *("empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "prior", "stride"),
-        *("stride alone", "latents", "two models", "tokenizer", "packing"),
+        *("stride alone", "two of a name", "heldout split", "latents", "two models", "tokenizer", "packing"),
     ],
 )
 def test_wrong_input_is_one_message(example, text, tmp_path, content, given, message):

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vadd.errors import ConfigError
-from vadd.text.documents import load_documents
+from vadd.text.documents import Unit, load_documents
 from vadd.text.form import Packing
 from vadd.text.rows import TextRows, text_rows
 from vadd.text.stream import TextStream
@@ -64,13 +64,18 @@ class TextProtocol:
     frame: tuple[int, int] | None
 
     def documents(
-        self, *, source: str | Path | None = None, streaming: bool = False, cache: str | Path | None = None
+        self,
+        *,
+        source: str | Path | None = None,
+        unit: Unit = "line",
+        streaming: bool = False,
+        cache: str | Path | None = None,
     ) -> "datasets.Dataset | datasets.IterableDataset":
         """The documents, with one column ``text``.
 
         Args:
-            source: local file or folder in place of the Hub, see :func:`~vadd.text.documents.load_documents`. Text
-                files hold a document a line.
+            source: local file or folder in place of the Hub, see :func:`~vadd.text.documents.load_documents`.
+            unit: what a document of a text file is.
             streaming: whether to read as it goes.
             cache: folder of what is read; default that of ``datasets``.
 
@@ -82,6 +87,7 @@ class TextProtocol:
             config=self.config if source is None or not Path(source).exists() else None,
             split=self.split,
             field=self.field,
+            unit=unit,
             streaming=streaming,
             cache=cache,
         )
