@@ -1,12 +1,15 @@
 """Checks of plain numbers: what is one, and what is said of what is not."""
 
+import math
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadd._checks import is_integer, require_integer, require_integers
+from vadd._checks import is_integer, require_integer, require_integers, require_number
 from vadd.backbones.families import FlowNormal
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.bounds import check_sizes
@@ -33,6 +36,19 @@ def test_several_are_checked_by_name(value):
     require_integers(size=2, depth=0, minimum=0)
     with pytest.raises(ConfigError, match=f"depth must be an integer of at least 1, got {value}"):
         require_integers(size=2, depth=value, error=ConfigError)
+
+
+@given(st.floats() | st.integers(), st.floats(0, 1), st.floats(1, 2), st.booleans())
+def test_numbers_are_finite_and_within_the_ends(value, low, high, above):
+    is_inside = math.isfinite(value) and (low < value if above else low <= value) and value <= high
+    with nullcontext() if is_inside else pytest.raises(DomainError, match="gamma must be a finite number in"):
+        require_number("gamma", value, low, high, above=above)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, np.float32(1), torch.tensor(1.0)], ids=repr)
+def test_nothing_else_is_a_number(value):
+    with pytest.raises(DomainError, match=r"gamma must be a finite number in \[0, inf\), got "):
+        require_number("gamma", value)
 
 
 @pytest.mark.usefixtures("_unchecked")
