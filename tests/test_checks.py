@@ -1,13 +1,22 @@
 """Checks of plain numbers: what is one, and what is said of what is not."""
 
+import math
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadd._checks import is_integer, require_integer, require_integers
+from vadd._checks import is_integer, require_integer, require_integers, require_number
+from vadd.backbones.families import FlowNormal
 from vadd.errors import ConfigError, DomainError
+from vadd.evaluation.bounds import check_sizes
+from vadd.priors import MixturePrior
+from vadd.text.windows import sliding_windows
+from vadd.training.batches import BatchOrder
+from vadd.training.schedules import warmup_constant
 
 
 @given(st.integers(), st.integers())
@@ -22,7 +31,39 @@ def test_nothing_else_is_an_integer(value):
         require_integer("steps", value)
 
 
-def test_several_are_checked_by_name_and_none_is_left_out():
-    require_integers(size=None, depth=0, minimum=0)
-    with pytest.raises(ConfigError, match="depth must be an integer of at least 1, got 0"):
-        require_integers(size=2, width=None, depth=0, error=ConfigError)
+@pytest.mark.parametrize("value", [0, None])
+def test_several_are_checked_by_name(value):
+    require_integers(size=2, depth=0, minimum=0)
+    with pytest.raises(ConfigError, match=f"depth must be an integer of at least 1, got {value}"):
+        require_integers(size=2, depth=value, error=ConfigError)
+
+
+@given(st.floats() | st.integers(), st.floats(0, 1), st.floats(1, 2), st.booleans())
+def test_numbers_are_finite_and_within_the_ends(value, low, high, above):
+    is_inside = math.isfinite(value) and (low < value if above else low <= value) and value <= high
+    with nullcontext() if is_inside else pytest.raises(DomainError, match="gamma must be a finite number in"):
+        require_number("gamma", value, low, high, above=above)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, np.float32(1), torch.tensor(1.0)], ids=repr)
+def test_nothing_else_is_a_number(value):
+    with pytest.raises(DomainError, match=r"gamma must be a finite number in \[0, inf\), got "):
+        require_number("gamma", value)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("make", "error", "name"),
+    [
+        (lambda: MixturePrior(2, None), ConfigError, "num_components"),
+        (lambda: FlowNormal(None), ConfigError, "num_transforms"),
+        (lambda: BatchOrder(3, None, 0), DomainError, "batch_size"),
+        (lambda: sliding_windows(torch.arange(9), None, 2), DomainError, "length"),
+        (lambda: warmup_constant(None), DomainError, "warmup"),
+        (lambda: check_sizes(None, 2), DomainError, "num_draws"),
+    ],
+    ids=["mixture", "flow", "batches", "windows", "warm-up", "draws"],
+)
+def test_none_is_refused_where_a_number_is_needed(make, error, name):
+    with pytest.raises(error, match=f"{name} must be an integer of at least [01], got None"):
+        make()

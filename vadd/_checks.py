@@ -20,10 +20,9 @@ def require_integer(name: str, value: Any, *, minimum: int = 1, error: type[VADD
 
 
 def require_integers(*, minimum: int = 1, error: type[VADDError] = DomainError, **values: Any) -> None:
-    """The same for several values by their names; those that are None are left out."""
+    """The same for several values by their names."""
     for name, value in values.items():
-        if value is not None:
-            require_integer(name, value, minimum=minimum, error=error)
+        require_integer(name, value, minimum=minimum, error=error)
 
 
 def require_number(name: str, value: Any, low: float = 0.0, high: float = math.inf, *, above: bool = False) -> None:

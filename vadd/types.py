@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from vadd._checks import is_integer
 from vadd.errors import ConfigError
 
 __all__ = [
@@ -135,7 +136,7 @@ class CorruptedBatch:
 def as_latent_shape(latent_shape: int | Sequence[int]) -> torch.Size:
     """The shape of one sequence's latent; an integer ``d`` means ``(d,)``."""
     shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
-    if not shape or any(isinstance(size, bool) or not isinstance(size, int) or size < 0 for size in shape):
+    if not shape or not all(is_integer(size, 0) for size in shape):
         raise ConfigError(
             f"latent_shape must be one or more non-negative integers, got {latent_shape!r}; "
             "use 0 for a model without a latent."

@@ -295,8 +295,8 @@ def test_patches_of_no_grid_are_refused():
     for arguments in ((4, 6, 4), (4, 6, (2, 4)), (0, 6, 1), (4, 6, 0)):
         with pytest.raises(ConfigError, match="do not tile"):
             grid_patches(*arguments)
-    for arguments in ((0, 1), (3, 0)):
-        with pytest.raises(ConfigError, match="positive"):
+    for arguments in ((0, 1), (3, 0), (3, True)):
+        with pytest.raises(ConfigError, match="must be an integer of at least 1"):
             block_patches(*arguments)
 
 

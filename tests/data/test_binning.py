@@ -57,7 +57,9 @@ def test_tokens_outside_are_an_error(token):
         undiscretize(torch.tensor([[0, token]]), 8, (-4.0, 4.0))
 
 
-@pytest.mark.parametrize(("num_bins", "limits"), [(0, (0.0, 1.0)), (4, (1.0, 1.0)), (4, (0.0, float("inf")))])
+@pytest.mark.parametrize(
+    ("num_bins", "limits"), [(0, (0.0, 1.0)), (True, (0.0, 1.0)), (4, (1.0, 1.0)), (4, (0.0, float("inf")))]
+)
 def test_meaningless_bins_are_an_error(num_bins, limits):
     with pytest.raises(ConfigError):
         discretize(torch.zeros(1, 2), num_bins, limits)

@@ -113,12 +113,15 @@ def test_histogram_does_not_depend_on_the_global_random_state():
     assert torch.equal(first, toy_probabilities("circles", 16, num_samples=10_000))
 
 
-@pytest.mark.parametrize(("name", "num"), [("spiral", 10), ("circles", 0)])
+@pytest.mark.parametrize(("name", "num"), [("spiral", 10), ("circles", 0), ("circles", True)])
 def test_unknown_name_or_empty_draw_is_an_error(name, num):
     with pytest.raises(ConfigError):
         sample_toy(name, num)
 
 
-def test_empty_histogram_is_an_error():
-    with pytest.raises(ConfigError, match="num_samples"):
-        toy_probabilities("circles", 8, num_samples=0)
+def test_meaningless_sizes_are_an_error():
+    for number in (0, True):
+        with pytest.raises(ConfigError, match="num_samples must be an integer of at least 1"):
+            toy_probabilities("circles", 8, num_samples=number)
+        with pytest.raises(ConfigError, match="num_bins must be an integer of at least 1"):
+            checkerboard_probabilities(number)

@@ -69,9 +69,11 @@ def evaluate(bound, x_0=None, pair=None, **options):
         ({"bound": "conditional", "mask_ratio": 1.5}, DomainError, "mask_ratio"),
         ({"bound": "marginal", "mask_ratio": 0.5}, ConfigError, "mask_ratio"),
         ({"bound": "finite-step", "num_steps": 4, "num_jumps": 0}, DomainError, "num_jumps"),
+        ({"bound": "finite-step", "num_steps": 4, "num_jumps": True}, DomainError, "num_jumps"),
         ({"bound": "marginal", "num_jumps": 2}, ConfigError, "num_jumps"),
         ({"bound": "shared-latent", "num_steps": 4, "num_jumps": 2, "num_latents": 2}, ConfigError, "num_jumps"),
         ({"bound": "marginal", "num_draws": 0}, DomainError, "num_draws"),
+        ({"bound": "marginal", "num_draws": True}, DomainError, "num_draws"),
         ({"bound": "marginal", "rows_per_call": 0}, DomainError, "rows_per_call"),
     ],
 )

@@ -116,6 +116,7 @@ def test_samples_get_the_condition_of_their_latent():
         {"num_points": 1},
         {"num_values": 1},
         {"num_draws": 0},
+        {"num_draws": True},
         {"spread": 0.0},
         {"spread": float("inf")},
     ],

@@ -90,6 +90,12 @@ def test_labels_that_do_not_fit_are_an_error(monkeypatch, digits):
         train_digit_classifier(digits.train, digits.train_labels + 1)
 
 
+def test_meaningless_numbers_of_training_are_an_error(digits):
+    for options in ({"num_epochs": 0}, {"num_epochs": True}, {"batch_size": 0}):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))} must be an integer of at least 1"):
+            train_digit_classifier(digits.train, digits.train_labels, **options)
+
+
 def test_meaningless_sizes_are_an_error():
     with pytest.raises(ConfigError, match="4x4"):
         DigitClassifier(image_shape=(3, 8))

@@ -115,3 +115,9 @@ def test_bad_input_is_an_error(monkeypatch, real, fake, k, error):
 def test_more_neighbours_than_rows_is_an_error():
     with pytest.raises(DomainError, match="at least 3 rows"):
         nearest_neighbours(normal(0, 4), normal(1, 2), 3)
+
+
+@pytest.mark.parametrize("count", [prdc, nearest_neighbours])
+def test_the_number_of_neighbours_is_an_integer(count):
+    with pytest.raises(DomainError, match="k must be an integer of at least 1, got True"):
+        count(normal(0, 4), normal(1, 4), True)

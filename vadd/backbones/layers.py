@@ -24,8 +24,8 @@ Modulation = tuple[Tensor, Tensor] | None
 
 
 def check_sizes(**sizes: int | None) -> None:
-    """Raise :class:`ConfigError` unless every size given is a positive integer."""
-    require_integers(error=ConfigError, **sizes)
+    """Raise :class:`ConfigError` unless every size given, those that are not None, is a positive integer."""
+    require_integers(error=ConfigError, **{name: size for name, size in sizes.items() if size is not None})
 
 
 def as_dropout(probability: float) -> nn.Dropout:

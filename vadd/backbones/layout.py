@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vadd._checks import require_integers
 from vadd.errors import ConfigError, ShapeError
 from vadd.types import Flags
 
@@ -89,10 +90,9 @@ def block_patches(num_tokens: int, size: int) -> tuple[int, ...]:
     """Patch of each position of a sequence in blocks of ``size`` tokens; the last may be shorter.
 
     Raises:
-        ConfigError: if a number is not positive.
+        ConfigError: unless both are positive integers.
     """
-    if min(num_tokens, size) < 1:
-        raise ConfigError(f"num_tokens and size must be positive, got {num_tokens} and {size}.")
+    require_integers(num_tokens=num_tokens, size=size, error=ConfigError)
     return tuple(i // size for i in range(num_tokens))
 
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.errors import ConfigError, DomainError, DtypeError
 
 __all__ = ["discretize", "undiscretize"]
@@ -70,8 +71,7 @@ def undiscretize(
 
 def _check_bins(num_bins: int, limits: Limits) -> tuple[float, float]:
     low, high = limits
-    if num_bins < 1:
-        raise ConfigError(f"num_bins must be at least 1, got {num_bins}.")
+    require_integer("num_bins", num_bins, error=ConfigError)
     if not -float("inf") < low < high < float("inf"):
         raise ConfigError(f"limits must be finite with low < high, got {limits}.")
     return low, high

@@ -49,8 +49,7 @@ class ImageTokens:
         shape = tuple(self.image_shape)
         if len(shape) not in (2, 3) or not all(map(is_integer, shape)):
             raise ShapeError(f"image_shape must be (height, width) or (height, width, channels), got {shape}.")
-        if isinstance(self.num_levels, bool) or not isinstance(self.num_levels, int) or self.num_levels < 2:
-            raise DomainError(f"num_levels must be an integer of at least 2, got {self.num_levels!r}.")
+        require_integer("num_levels", self.num_levels, minimum=2)
         if self.tokens.dtype not in _STORED:
             raise DtypeError(f"tokens must be int64 or uint8, got {self.tokens.dtype}.")
         dim = torch.Size(shape).numel()

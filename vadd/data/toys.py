@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vadd._checks import require_integer
 from vadd.data.binning import discretize
 from vadd.errors import ConfigError
 
@@ -39,8 +40,7 @@ def sample_toy(name: str, num: int, generator: torch.Generator | None = None) ->
     """
     if name not in _TOYS:
         raise ConfigError(f"unknown toy {name!r}; choose one of {', '.join(TOY_NAMES)}.")
-    if num < 1:
-        raise ConfigError(f"num must be at least 1, got {num}.")
+    require_integer("num", num, error=ConfigError)
     low, high = TOY_LIMITS
     points = _TOYS[name](num, generator)
     while True:
@@ -72,8 +72,7 @@ def toy_probabilities(
     """
     if name == "checkerboard":
         return checkerboard_probabilities(num_bins)
-    if num_samples < 1:
-        raise ConfigError(f"num_samples must be at least 1, got {num_samples}.")
+    require_integer("num_samples", num_samples, error=ConfigError)
     generator = torch.Generator().manual_seed(seed)
     counts = torch.zeros(num_bins * num_bins, dtype=torch.int64)
     for start in range(0, num_samples, _CHUNK):
@@ -92,8 +91,7 @@ def checkerboard_probabilities(num_bins: int) -> Float[Tensor, "num_bins num_bin
     Raises:
         ConfigError: if ``num_bins`` is below 1.
     """
-    if num_bins < 1:
-        raise ConfigError(f"num_bins must be at least 1, got {num_bins}.")
+    require_integer("num_bins", num_bins, error=ConfigError)
     # share[k, c]: the part of cell column c that lies in bin k; all edges are integers in a unit that
     # divides both widths. The part is relative to the column.
     bins, cells = torch.arange(num_bins)[:, None], torch.arange(_CELLS)

@@ -223,7 +223,8 @@ def check_options(
         )
     if not 0 < mask_ratio <= 1:
         raise DomainError(f"mask_ratio must lie in (0, 1], got {mask_ratio}.")
-    require_integers(num_jumps=num_jumps)
+    if num_jumps is not None:
+        require_integers(num_jumps=num_jumps)
     if num_jumps is not None and bound not in ("finite-step", "shared-latent"):
         raise ConfigError(f"num_jumps has no meaning for bound={bound!r}.")
     if num_jumps is not None and bound == "shared-latent" and (num_latents > 1 or proposal not in (None, "guide")):

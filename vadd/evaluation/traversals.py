@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vadd._checks import require_integer
+from vadd._checks import require_integers
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.diagnostics import is_one_hot
@@ -100,9 +100,8 @@ def latent_pages(
     """
     if not model.has_latent:
         raise ConfigError("the model has no latent to show: its latent_shape is (0,).")
-    lows = {"num_points": (num_points, 2), "num_units": (num_units, 1), "num_values": (num_values, 2)}
-    for name, (number, low) in {**lows, "num_latents": (num_latents, 2), "num_draws": (num_draws, 1)}.items():
-        require_integer(name, number, minimum=low)
+    require_integers(num_points=num_points, num_values=num_values, num_latents=num_latents, minimum=2)
+    require_integers(num_units=num_units, num_draws=num_draws)
     if num_latents % 2 or num_latents > len(x_0):
         raise DomainError(f"num_latents must be even and at most {len(x_0)}, the sequences, got {num_latents}.")
     if num_units > model.latent_shape.numel():

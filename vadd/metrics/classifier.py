@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vadd._checks import require_integers
 from vadd._seeds import seeded
 from vadd.errors import ConfigError, DomainError, ShapeError
 
@@ -125,8 +126,7 @@ def train_digit_classifier(
         raise ShapeError(f"labels must have shape {tuple(tokens.shape[:1])}, got {tuple(labels.shape)}.")
     if bool(((labels < 0) | (labels >= num_classes)).any()):
         raise DomainError(f"labels must lie in [0, {num_classes}), got up to {int(labels.max())}.")
-    if min(num_epochs, batch_size) < 1:
-        raise ConfigError(f"num_epochs and batch_size must be at least 1, got {num_epochs} and {batch_size}.")
+    require_integers(num_epochs=num_epochs, batch_size=batch_size, error=ConfigError)
     with seeded(seed):
         classifier = DigitClassifier(image_shape, num_levels, num_classes).to(tokens.device)
     order = torch.Generator().manual_seed(seed)

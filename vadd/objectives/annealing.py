@@ -33,7 +33,7 @@ class LinearKL:
     num_steps: int
 
     def __post_init__(self) -> None:
-        _check_positive("num_steps", self.num_steps)
+        require_integer("num_steps", self.num_steps, error=ConfigError)
 
     def __call__(self, step: int) -> float:
         return min(1.0, step / self.num_steps)
@@ -46,7 +46,7 @@ class CosineKL:
     num_steps: int
 
     def __post_init__(self) -> None:
-        _check_positive("num_steps", self.num_steps)
+        require_integer("num_steps", self.num_steps, error=ConfigError)
 
     def __call__(self, step: int) -> float:
         return 0.5 * (1 - math.cos(math.pi * min(1.0, step / self.num_steps)))
@@ -65,13 +65,9 @@ class CyclicalKL:
     ramp: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive("period", self.period)
+        require_integer("period", self.period, error=ConfigError)
         if not 0 < self.ramp <= 1:
             raise ConfigError(f"ramp must lie in (0, 1], got {self.ramp}.")
 
     def __call__(self, step: int) -> float:
         return min(1.0, (step % self.period) / (self.ramp * self.period))
-
-
-def _check_positive(name: str, value: int) -> None:
-    require_integer(name, value, error=ConfigError)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vadd._checks import require_integer
+from vadd._checks import require_integer, require_integers
 from vadd.errors import CheckpointError, ConfigError, DomainError
 from vadd.evaluation import LatentDiagnosis, diagnose_latent
 from vadd.guide import RecognitionGuide
@@ -117,15 +117,9 @@ class LatentMonitor:
         model.process.check_tokens(heldout, is_frozen=is_frozen, is_padding=is_padding)
         if heldout.shape[0] < 2:
             raise DomainError(f"heldout must hold at least 2 sequences, got {heldout.shape[0]}.")
-        for name, value, least in (
-            ("every", every, 1),
-            ("warm_up", warm_up, 0),
-            ("patience", patience, 1),
-            ("min_active_units", min_active_units, 0),
-            ("num_bins", num_bins, 1),
-            ("num_latents", num_latents, 2),
-        ):
-            require_integer(name, value, minimum=least)
+        require_integers(every=every, patience=patience, num_bins=num_bins)
+        require_integers(warm_up=warm_up, min_active_units=min_active_units, minimum=0)
+        require_integer("num_latents", num_latents, minimum=2)
         if num_latents % 2:
             raise DomainError(f"num_latents must be even, half from guide and prior each, got {num_latents}.")
         if min_active_units > model.latent_shape.numel():
