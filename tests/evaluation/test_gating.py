@@ -181,7 +181,7 @@ def test_model_and_random_state_are_left_alone():
         ({"modes": ()}, ConfigError, "modes must be some of"),
         ({"margin": -1.0}, DomainError, "margin must be"),
         ({"margin": math.inf}, DomainError, "margin must be"),
-        ({"num_draws": 0}, DomainError, "num_draws must be at least 1"),
+        ({"num_draws": 0}, DomainError, "num_draws must be an integer of at least 1"),
         ({"time_grid": torch.tensor([1.0, 0.0])}, ConfigError, "time_grid must be a name, or a function"),
     ],
 )
