@@ -177,7 +177,7 @@ class GeometricSchedule(NoiseSchedule):
         # difference e - E vanishes exactly at t = 1 because it is computed from t - 1.
         remaining = self.sigma_max * torch.expm1((t - 1) * self._log_ratio)
         value = torch.exp(-self._excess(t)) * torch.expm1(remaining) / self._scale
-        return torch.where(t == 0, torch.ones_like(t), value)
+        return torch.where(t == 0, torch.ones_like(t), value.clamp(max=1))
 
     def mask_probability(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         value = (torch.expm1(-self._excess(t.double())) / self._scale).to(t.dtype)

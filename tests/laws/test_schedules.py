@@ -213,3 +213,8 @@ def test_geometric_inverts_in_float32_at_large_noise():
     schedule = GeometricSchedule(1e-3, 200.0)
     alpha = torch.tensor([0.0, 1e-6, 0.5, 1.0])
     assert schedule.inverse(alpha).isfinite().all()
+
+
+def test_the_geometric_schedule_does_not_round_above_one():
+    t = torch.tensor([0.0, 5.6945e-187], dtype=torch.float64)
+    assert bool((GeometricSchedule(0.3804896050175366, 2.0).alpha(t) == 1).all())
