@@ -380,7 +380,8 @@ def flops_per_update(pair: Pair, rows: Mapping[str, Tensor], args: argparse.Name
 def training_figures(folder: Path, result: TrainingResult, size: Size, flops: float) -> dict[str, Any]:
     """What training took; the speed is the median of the log, over all calls."""
     metrics = metrics_of(folder)
-    speed = float(torch.tensor(metrics["sequences_per_second"]["value"]).median()) if metrics else None
+    logged = metrics.get("sequences_per_second")  # nothing before the first line of the log
+    speed = float(torch.tensor(logged["value"]).median()) if logged else None
     return {
         "sequences_per_second": speed,
         "seconds": result.step * size.batch_size / speed if speed else None,
@@ -397,8 +398,10 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 def history_of(folder: Path) -> dict[str, Any]:
     """The curves of the objective's two terms."""
     metrics = metrics_of(folder)
-    terms = {key: metrics[key]["value"] for key in ("reconstruction", "kl")} if metrics else {}
-    return {"step": metrics["kl"]["step"], **terms} if metrics else {}
+    if "kl" not in metrics:
+        return {}
+    terms = {key: metrics[key]["value"] for key in ("reconstruction", "kl")}
+    return {"step": metrics["kl"]["step"], **terms}
 
 
 def parameters_of(pair: Pair) -> dict[str, int]:

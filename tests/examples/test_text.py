@@ -178,6 +178,14 @@ def test_words_and_characters_of_rows_are_those_of_the_text(example, text):
     assert torch.equal(data.source.tokens(data.start + num)["x_0"][data.start :], data.test["x_0"])
 
 
+def test_a_run_that_stops_before_its_first_log_line_reports(example, text, tmp_path):
+    report = smoke(example, text, tmp_path / "out", "--num-updates", "60", "--minutes", "0")
+    assert not report["is_finished"]
+    folder = folder_of(tmp_path / "out")
+    (folder / "training" / "metrics.csv").write_text("step,name,value\n1,validation,2.0\n")
+    assert module_of("runs").history_of(folder) == {}
+
+
 def test_another_text_under_the_same_options_is_noticed(example, text, tmp_path):
     smoke(example, text, tmp_path / "out", "--baseline", "mdm")
     lines = text.read_text().splitlines()
