@@ -275,12 +275,12 @@ def finish(
 ) -> None:
     """What the recipe does after training; both mappings as in :func:`fit`."""
     device = result.model.null_latent.device
-    fitted = {name: value[: size.num_refit].to(device) for name, value in training.items()}
+    fitted = None
+    if getattr(args, "prior", "recipe") == "recipe":  # another that was asked for stays
+        fitted = {name: value[: size.num_refit].to(device) for name, value in training.items()}
     chosen = {name: value[: size.num_rows].to(device) for name, value in validation.items()}
     steps = tuple(steps for steps in size.steps if steps <= MOST_GATED)
     options = {"num_latents": size.num_latents, "rows_per_call": size.rows_per_call, **chosen}
-    if getattr(args, "prior", "recipe") != "recipe":
-        fitted = None  # a prior that was asked for stays
     recipe_of(args).finish(result.model, result.guide, options.pop("x_0"), training=fitted, num_steps=steps, **options)
 
 
@@ -319,10 +319,10 @@ def bounds(
         plan = set(resolve_plan(default_latents(model), steps))
         visits_all = len(plan) > 1 or plan == {"shared"}
         num_jumps = steps if visits_all else min(steps, size.num_jumps)
-        latents = {"latents": 1 if plan == {"null"} else affordable(num_jumps)}
-        latents = integrated(**latents) if "fresh" in plan else latents
+        latents = 1 if plan == {"null"} else affordable(num_jumps)
+        drawn = integrated(latents) if "fresh" in plan else {"latents": latents}
         options = {} if visits_all else {"num_jumps": num_jumps}
-        add("finite-step", f"finite-step, T={steps}", **latents, num_steps=steps, **options)
+        add("finite-step", f"finite-step, T={steps}", **drawn, num_steps=steps, **options)
     add("marginal", "marginal", num_latents, num_draws=size.num_draws)
     add("continuous", "continuous", num_draws=size.num_draws)
     if model.has_latent:
