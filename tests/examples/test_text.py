@@ -293,6 +293,14 @@ def test_a_prior_that_was_asked_for_stays(example, text, tmp_path):
     assert isinstance(model.prior, TrunkPrior)
 
 
+def test_fresh_latents_are_judged_by_draws_from_guide_and_prior(example, text, tmp_path):
+    rows = {row["name"]: row for row in smoke(example, text, tmp_path, "--recipe", "paper")["bounds"]}
+    assert {rows[name]["proposal"] for name in ("finite-step, T=1", "finite-step, T=2", "one jump, 50% masked")} == {
+        "mixture"
+    }
+    assert rows["DELBO, the published metric"]["proposal"] == "guide"
+
+
 def test_text_that_is_not_there_is_one_message(example, tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*nowhere\.txt"):
         smoke(example, tmp_path / "nowhere.txt", tmp_path / "out")
