@@ -1,6 +1,7 @@
 """The tests for ``mutation.py``: which belong to a module, which run which lines, and what they say of a mutant."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -116,6 +117,9 @@ def run_mutant(tree: Path, mutation: MutationSpec, tests: Mapping[str, float], f
     command = " ".join([sys.executable, "-m", *PYTEST, "-x", f"@{names}"])
     limits.write_text(json.dumps({test: LEAST_SECONDS + 10 * seconds for test, seconds in tests.items()}))
     environment = {**ENVIRONMENT, "MUTATION_NOTES": str(notes), "MUTATION_LIMITS": str(limits)}
+    # Bytecode is told from its source by size and second: within one, that of the unmutated module would be run.
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    Path(importlib.util.cache_from_source(str(mutation.module_path))).unlink(missing_ok=True)
     with contextlib.chdir(tree), patch.dict(os.environ, environment):
         # The limit on the clock is for tests that wait for what does not come, and for a busy machine.
         result = mutate_and_test([mutation], command, SECONDS_ON_THE_CLOCK)

@@ -1,6 +1,7 @@
 """Mutants of a small package are noticed or survive as they must, and only what computes something is changed."""
 
 import json
+import py_compile
 import subprocess
 from pathlib import Path
 
@@ -107,6 +108,16 @@ def test_survivors_alone_are_run_again_once_tests_have_changed(mutation, toy):
     commit(toy)
     assert results_of(mutation, toy)["rate"] == 1.0
     assert len((toy / "outputs" / "mutation" / "outcomes.jsonl").read_text().splitlines()) == 4
+
+
+def test_bytecode_of_the_unmutated_module_does_not_stand_in_for_a_mutant(mutation, toy):
+    results_of(mutation, toy)
+    source = toy / "outputs" / "mutation" / "tree" / "toy" / "bounds.py"
+    py_compile.compile(str(source), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    text = TEST + "    assert isinstance(larger(1.0, low=1), int)\n"
+    (toy / "tests/bounds/test_larger.py").write_text(text)
+    commit(toy)
+    assert results_of(mutation, toy)["rate"] == 1.0
 
 
 def test_a_test_that_fails_without_coverage_alone_kills_nothing(mutation, toy):
