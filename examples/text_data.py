@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -96,6 +97,13 @@ class TextData:
                 found.update(part[name].numpy().tobytes())
         return found.hexdigest()
 
+    @property
+    def dropped(self) -> dict[str, int] | None:
+        """Tokens and documents of the text that are in no row; None for a stream, which does not end."""
+        if not isinstance(self.train, TextRows):
+            return None
+        return {"tokens": self.train.num_dropped_tokens, "documents": self.train.num_dropped_documents}
+
     def test_counts(self, num: int) -> dict[str, int]:
         """Words and characters of the first test rows; a word counts in the row in which it begins."""
         before, behind = (self.source.first(stop) for stop in (self.start, self.start + num))
@@ -116,7 +124,8 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
     length = preset.length if args.length is None else args.length
     rules = None if args.detokenizer == "none" else args.detokenizer
     form: dict[str, Any] = {"packing": args.packing, "detokenize": rules}
-    source: dict[str, Any] = {"split": args.split, "field": args.field, "config": args.config, "unit": args.unit}
+    unit = args.unit or ("line" if protocol is None else protocol.unit)
+    source: dict[str, Any] = {"split": args.split, "field": args.field, "config": args.config, "unit": unit}
     name = args.tokenizer
     if protocol is not None:
         form["frame"] = protocol.frame
@@ -128,6 +137,12 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
     if data is None:
         raise ConfigError("give --data FILE, or --protocol for a published corpus.")
     num_held = preset.num_validation + preset.num_test
+    parts = [(data, args.split), (args.heldout_data or "", args.heldout_split)]
+    if len({(os.path.realpath(located(source, args)), split) for source, split in parts}) == 1:
+        raise ConfigError(
+            f"--heldout-data {args.heldout_data} is the text that is trained on: leave it out to hold its end out, or "
+            "name another --heldout-split."
+        )
     if args.streaming:
         if args.heldout_data is None or name == "chars":
             raise ConfigError(
@@ -146,7 +161,7 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
         texts = None
         if name == "chars":
             rules = detokenizer(form["detokenize"] or "none")
-            texts = chain(["\n" * (args.unit == "line")], map(rules, documents["text"]))
+            texts = chain(["\n" * (unit == "line")], map(rules, documents["text"]))
         tokenizer = load_tokenizer(name, texts=texts, root=args.data_root)
         rows = text_rows(documents, tokenizer, length, num_proc=args.num_proc, **form)
         if args.heldout_data is None:

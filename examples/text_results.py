@@ -212,7 +212,7 @@ def zero_shot_sets(data: TextData, args: argparse.Namespace) -> dict[str, dict[s
         if protocol is not None:
             documents = protocol.documents(source=located(source, args) if source else None, unit=args.unit)
         else:
-            documents = load_documents(located(source, args), field=args.field, unit=args.unit)
+            documents = load_documents(located(source, args), field=args.field, unit=args.unit or "line")
         if args.stride is None:
             form = {**data.form, "detokenize": rules}  # the frame is that of training
             found[name] = {"rows": text_rows(documents, data.tokenizer, data.length, num_proc=args.num_proc, **form)}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyro
 import torch
@@ -22,6 +22,7 @@ from vadd.recipes import Pair
 from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
 from vadd.text import DETOKENIZERS, PROTOCOLS, check_vocabulary, load_tokenizer
+from vadd.text.files import Unit
 from vadd.training import TrainingResult, start_from_mdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -47,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--split", help="part of a data set, and its range, as train[:-1000]; default train")
     add("--config", help="of a data set on the Hub")
     add("--field", default="text", help="of JSON lines and data sets")
-    add("--unit", choices=("line", "paragraph", "file"), default="line", help="what a document of a text file is")
+    add("--unit", choices=get_args(Unit), help="what a document of a text file is; default line, or the protocol's")
     add("--tokenizer", help="chars (default), wiki27, gpt2, bert-base-uncased, a folder, or a name on the Hub")
     add("--detokenizer", choices=tuple(DETOKENIZERS), help="rules that the text goes through first")
     add("--length", type=int, help="tokens of a row; default the preset's")
@@ -162,6 +163,7 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
     # What cannot be read comes up now, not after the training.
     others = text_results.zero_shot_sets(data, args)
     judge = text_results.external_judge(data, args)
+    build(data, preset, args)
     folder = runs.make_folder(run_folder(data, preset, args), preset, args, rows=data.fingerprint)
     result = train(data, preset, args, folder)
     model, guide = result.model, result.guide
@@ -179,6 +181,7 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
     report = {
         "data": data.name,
         "unit": f"nats per row of {data.length} tokens of {data.tokenizer.name}, {data.form['packing']}",
+        "dropped": data.dropped,
         "model": name,
         "options": runs.options_of(args),
         "preset": {

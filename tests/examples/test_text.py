@@ -63,6 +63,8 @@ def test_a_run_leaves_report_samples_curves_and_a_model_with_its_tokenizer(examp
     assert "Tokenizing" not in capsys.readouterr().err  # --quiet
     folder = folder_of(tmp_path / "out")
     assert json.loads((folder / "report.json").read_text())["results"]["updates"] == report["updates"] == 6
+    assert 0 <= report["dropped"]["tokens"] < 16  # behind the last row
+    assert report["dropped"]["documents"] == 0
     assert {"samples.txt", "curves.png", "model"} <= {path.name for path in folder.iterdir()}
     rows = {row["name"]: row for row in report["bounds"]}
     for name, row in rows.items():
@@ -113,6 +115,11 @@ def test_a_stream_is_trained_on(example, text, tmp_path):
         smoke(example, text, tmp_path / "other", "--streaming")
 
 
+def test_the_text_that_is_trained_on_is_not_held_out(example, text, tmp_path):
+    with pytest.raises(SystemExit, match="error: .*is the text that is trained on"):
+        smoke(example, text, tmp_path / "out", "--heldout-data", text.parent / "." / text.name)
+
+
 def test_vadd_starts_from_a_trained_mdm(example, text, tmp_path):
     smoke(example, text, tmp_path / "out", "--baseline", "mdm")
     mdm = folder_of(tmp_path / "out") / "model"
@@ -127,6 +134,7 @@ def test_vadd_starts_from_a_trained_mdm(example, text, tmp_path):
     upper.write_text(text.read_text().upper())  # as many characters, but others
     with pytest.raises(SystemExit, match="error: .*not the same ones"):
         smoke(example, upper, tmp_path / "upper", "--from-mdm", mdm)
+    assert not list((tmp_path / "upper").rglob("options.json"))  # which would keep the right one from its place
 
 
 def test_a_run_does_not_go_on_with_other_options(example, text, tmp_path):

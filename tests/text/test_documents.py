@@ -46,6 +46,7 @@ def test_lines_are_documents_whatever_the_compression(tmp_path, name, streaming)
 def test_units(tmp_path):
     path = write(tmp_path / "a.txt", "a\nb\n \n\nc\n\n")
     assert texts_of(path, unit="line") == ["a", "b", " ", "", "c", ""]
+    assert texts_of(path, unit="ended-line") == ["a\n", "b\n", "", "", "c\n", ""]
     assert texts_of(path, unit="paragraph") == ["a\nb", "c"]
     assert texts_of(path, unit="file") == ["a\nb\n \n\nc\n\n"]
 

@@ -121,6 +121,7 @@ def test_wikitext_2(data_root):
     assert rows.num_tokens == x_0.numel()
     assert bool((x_0[:, [0, -1]] == 50_256).all())
     text = "".join(tokenizer.decode(x_0[:, 1:-1]))
+    assert ".\n<|endoftext|>" in text  # a line with its end, as the rows of the Hub are
     assert "Robert <unk> is an English film, television and theatre actor." in text
     assert 241_211 - 800 < rows.num_words <= 241_211  # 245,569 tokens of WikiText are words and 4,358 line ends
 

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vadd._checks import is_integer
 from vadd.errors import ConfigError, DataError, VADDError
@@ -58,9 +58,10 @@ def load_documents(
         config: of a data set on the Hub.
         root: folder that relative sources are looked up in; default the current one.
         revision: commit or tag on the Hub.
-        unit: what a document of a text file is: a line (empty ones too), a paragraph (between lines that are blank), or
-            the file. Line ends inside of a document stay, and so does the last one of a file; ``"\n"`` and ``"\r\n"``
-            end lines, a leading byte-order mark is no text.
+        unit: what a document of a text file is: a line (empty ones too), a line with its end (blank ones are empty: so
+            are the rows of WikiText on the Hub), a paragraph (between lines that are blank), or the file. Line ends
+            inside of a document stay, and so does the last one of a file; ``"\n"`` and ``"\r\n"`` end lines, a
+            leading byte-order mark is no text.
         longest: bytes above which a document of a text file is cut, before a blank where there is one: the
             concatenation of the pieces is the document. So a file that is one line needs little memory; packed with a
             separator, the pieces are documents like any other.
@@ -71,8 +72,8 @@ def load_documents(
             split is missing.
         ConfigError: if an option is no option, or ``datasets`` is missing.
     """
-    if unit not in ("line", "paragraph", "file"):
-        raise ConfigError(f"unit must be 'line', 'paragraph' or 'file', got {unit!r}.")
+    if unit not in get_args(Unit):
+        raise ConfigError(f"unit must be one of {', '.join(map(repr, get_args(Unit)))}, got {unit!r}.")
     if not is_integer(longest, 8):
         raise ConfigError(f"longest must be a number of bytes, at least 8, got {longest!r}.")
     datasets = require_datasets()

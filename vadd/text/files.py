@@ -13,7 +13,7 @@ from vadd.errors import DataError
 __all__ = ["JSON_SUFFIXES", "TEXT_SUFFIXES", "Unit", "kind_of", "read_documents"]
 
 #: What a document of a text file is.
-Unit = Literal["line", "paragraph", "file"]
+Unit = Literal["line", "ended-line", "paragraph", "file"]
 
 TEXT_SUFFIXES = (".txt", ".text", ".tokens", ".raw")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -60,6 +60,9 @@ def _read_text(path: Path, unit: Unit, longest: int) -> Iterator[str]:
         text = _decode(path, piece, offset)
         if unit == "line":
             yield text.removesuffix("\r") if is_end else text
+            continue
+        if unit == "ended-line":
+            yield text.removesuffix("\r") + "\n" * is_end if text.strip() else ""
             continue
         if unit == "paragraph" and is_end and not text.strip() and (size == 0 or held[-1].endswith("\n")):
             if held:

@@ -12,7 +12,7 @@ Figures compare only where all of it agrees. Two kinds are in use:
 MDLM drops the tokens left over behind every 1,000 documents; here only those at the very end are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -50,6 +50,7 @@ class TextProtocol:
         packing: ``"packed"`` or ``"padded"``.
         detokenizer: name for :func:`~vadd.text.detokenizers.detokenizer`.
         frame: tokens that begin and end a row, or None.
+        unit: what a document of a text file in place of the Hub is.
     """
 
     name: str
@@ -62,12 +63,13 @@ class TextProtocol:
     packing: Packing
     detokenizer: str
     frame: tuple[int, int] | None
+    unit: Unit = "line"
 
     def documents(
         self,
         *,
         source: str | Path | None = None,
-        unit: Unit = "line",
+        unit: Unit | None = None,
         streaming: bool = False,
         cache: str | Path | None = None,
     ) -> "datasets.Dataset | datasets.IterableDataset":
@@ -75,7 +77,7 @@ class TextProtocol:
 
         Args:
             source: local file or folder in place of the Hub, see :func:`~vadd.text.documents.load_documents`.
-            unit: what a document of a text file is.
+            unit: what a document of a text file is, instead of the protocol's.
             streaming: whether to read as it goes.
             cache: folder of what is read; default that of ``datasets``.
 
@@ -87,7 +89,7 @@ class TextProtocol:
             config=self.config if source is None or not Path(source).exists() else None,
             split=self.split,
             field=self.field,
-            unit=unit,
+            unit=unit or self.unit,
             streaming=streaming,
             cache=cache,
         )
@@ -186,6 +188,12 @@ def _on_gpt2(
     return TextProtocol(name, source, config, split, field, "gpt2", 1024, "packed", detokenizer, frame=_GPT2)
 
 
+def _wikitext(name: str, config: str) -> TextProtocol:
+    """Its rows are lines with their ends. The files of WikiText that are not raw are another text: with ``<unk>``."""
+    protocol = _on_gpt2(name, "Salesforce/wikitext", "test", config=config, detokenizer="wikitext")
+    return replace(protocol, unit="ended-line")
+
+
 #: By name. ``-train`` and ``-validation`` are for training; perplexities are given on the others.
 PROTOCOLS: MappingProxyType[str, TextProtocol] = MappingProxyType(
     {
@@ -218,10 +226,8 @@ PROTOCOLS: MappingProxyType[str, TextProtocol] = MappingProxyType(
             ),
             _on_gpt2("lm1b", "dvruette/lm1b", "test", detokenizer="lm1b"),
             _on_gpt2("lambada", "EleutherAI/lambada_openai", "test", config="default", detokenizer="lambada"),
-            _on_gpt2(
-                "wikitext-103", "Salesforce/wikitext", "test", config="wikitext-103-raw-v1", detokenizer="wikitext"
-            ),
-            _on_gpt2("wikitext-2", "Salesforce/wikitext", "test", config="wikitext-2-raw-v1", detokenizer="wikitext"),
+            _wikitext("wikitext-103", "wikitext-103-raw-v1"),
+            _wikitext("wikitext-2", "wikitext-2-raw-v1"),
             _on_gpt2("ag-news", "fancyzhx/ag_news", "test"),
         )
     }
