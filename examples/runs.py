@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +87,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Sequence[str], out: st
     add("--recipe", choices=("default", "default-many", "paper"), default="default", help="how VADD is trained")
     add("--baseline", choices=("mdm",), help="train the masked diffusion model without a latent instead")
     add("--num-updates", type=int, help="instead of the preset's")
+    add("--kl-warmup", type=float, help="share of the updates over which the KL weight rises; default the recipe's")
     add("--minutes", type=float, help="of training in this call; the next one goes on")
     add("--precision", choices=("no", "bf16"), help="of training, instead of the preset's; no is float32")
     add("--seed", type=int, default=0)
@@ -100,11 +101,23 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     """Of the model that was asked for.
 
     Raises:
-        ConfigError: if two were.
+        ConfigError: if two were, or on a share that is none.
     """
     if args.baseline and args.recipe not in (None, "default"):
         raise ConfigError(f"give --baseline {args.baseline} or --recipe {args.recipe}, not both.")
-    return get_recipe(args.baseline or args.recipe)
+    recipe = get_recipe(args.baseline or args.recipe)
+    if args.kl_warmup is None:
+        return recipe
+    if args.baseline == "mdm":
+        raise ConfigError(f"--kl-warmup {args.kl_warmup:g} is of a latent, which the baseline mdm has not.")
+    if not 0 <= args.kl_warmup <= 1:
+        raise ConfigError(f"--kl-warmup is a share of the updates, from 0 to 1, got {args.kl_warmup:g}.")
+    return replace(recipe, kl_warmup=args.kl_warmup)
+
+
+def name_of(recipe: Recipe, args: argparse.Namespace) -> str:
+    """The recipe's part of the name of a run's folder."""
+    return recipe.name if args.kl_warmup is None else f"{recipe.name}-kl{recipe.kl_warmup:g}"
 
 
 def num_updates_of(size: Size, args: argparse.Namespace) -> int:

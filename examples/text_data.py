@@ -47,6 +47,7 @@ class Preset(Size):
         dit: options of the transformers.
         length: tokens of a row, unless the command line says otherwise.
         latent_per_position: components of a latent with one vector a position.
+        patch_tokens, latent_per_patch: tokens that share a vector of a latent in patches, and its components.
         num_test: rows held out for the judgement, from the end of the text, where there is no text of its own for it.
         judge: options of the small autoregressive judge.
     """
@@ -54,6 +55,8 @@ class Preset(Size):
     dit: Mapping[str, Any]
     length: int = 128
     latent_per_position: int = 8
+    patch_tokens: int = 4
+    latent_per_patch: int = 8
     num_test: int = 1000
     judge: Mapping[str, Any] = field(default_factory=dict)
 

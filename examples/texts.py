@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from vadd import MaskingProcess
-from vadd.backbones import DiTDenoiser, DiTRecognition, EmbeddingRecognition, EmptyRecognition, SharedRecognition
+from vadd.backbones import (
+    DiTDenoiser,
+    DiTRecognition,
+    EmbeddingRecognition,
+    EmptyRecognition,
+    SharedRecognition,
+    block_patches,
+)
 from vadd.errors import ConfigError
 from vadd.plotting import training_curves
 from vadd.priors import ConditionalPrior, LatentPrior, TrunkPrior
@@ -28,9 +35,10 @@ from vadd.training import TrainingResult, start_from_mdm
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
 import text_results  # noqa: E402
-from runs import num_updates_of, recipe_of  # noqa: E402
+from runs import name_of, num_updates_of, recipe_of  # noqa: E402
 from text_data import Preset, TextData  # noqa: E402
 
+LATENTS = ("vector", "positions", "patches")
 NUM_SHOWN = 16  # samples written down while training
 COUNTED = 4  # rows on which operations are counted
 
@@ -56,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--streaming", action="store_true", help="read the text as it goes, for more of it than memory and disk hold")
     add("--num-proc", type=int, help="processes that tokenize")
     runs.add_options(parser, tuple(presets), out)
-    add("--latents", choices=("vector", "positions"), default="vector", help="one for the row, or one a position")
+    add("--latents", choices=LATENTS, default="vector", help="one for the row, a position, or a few positions")
     add("--prior", choices=("recipe", "conditional", "trunk"), default="recipe", help="the last two read x_t")
     add("--recognition", choices=("own", "shared", "embedding"), default="own", help="what it shares with the denoiser")
     add("--from-mdm", type=Path, help="folder of a trained MDM to start from: RUN/model")
@@ -87,6 +95,8 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         raise ConfigError(f"--protocol {args.protocol} brings its own config: leave --config {args.config} out.")
     if args.stride is not None and not args.zero_shot:
         raise ConfigError("--stride is of the documents of --zero-shot NAME=SOURCE, which is not given.")
+    if args.latents == "patches" and args.prior == "trunk":
+        raise ConfigError("--prior trunk has no latent of patches: take --latents positions, or --prior conditional.")
     for name, default in {"latents": "vector", "prior": "recipe", "recognition": "own"}.items():
         if args.baseline == "mdm" and getattr(args, name) != default:
             raise ConfigError(f"--{name} {getattr(args, name)} is of a latent, which the baseline mdm has not.")
@@ -96,11 +106,10 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
 def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
     """Model and guide; the default recipe's recognition network has half the denoiser's width."""
     recipe, vocab_size = recipe_of(args), data.tokenizer.vocab_size
-    latent: Any = preset.latent_size if args.latents == "vector" else (data.length, preset.latent_per_position)
-    latent = 0 if recipe.name == "mdm" else latent
-    denoiser = DiTDenoiser(vocab_size, data.length, latent, **preset.dit)
+    latent, layout = (0, {}) if recipe.name == "mdm" else latent_of(data.length, preset, args)
+    denoiser = DiTDenoiser(vocab_size, data.length, latent, **layout, **preset.dit)
     width = preset.dit["hidden_size"] // (1 if recipe.name == "paper" else 2)
-    light = {"hidden_size": width, "num_heads": preset.dit["num_heads"]}
+    light = {"hidden_size": width, "num_heads": preset.dit["num_heads"], **layout}
     recognition: Any = EmptyRecognition()
     if latent and args.recognition == "own":
         recognition = DiTRecognition(vocab_size, data.length, latent, **{**preset.dit, **light})
@@ -124,10 +133,18 @@ def build(data: TextData, preset: Preset, args: argparse.Namespace) -> Pair:
     return pair
 
 
+def latent_of(length: int, preset: Preset, args: argparse.Namespace) -> tuple[int | tuple[int, int], dict[str, Any]]:
+    """The latent's shape, and what else the networks need to know of it."""
+    if args.latents == "patches":
+        patches = block_patches(length, preset.patch_tokens)
+        return (patches[-1] + 1, preset.latent_per_patch), {"patches": patches}
+    return preset.latent_size if args.latents == "vector" else (length, preset.latent_per_position), {}
+
+
 def run_folder(data: TextData, preset: Preset, args: argparse.Namespace) -> Path:
     """Of all that belongs to a run; other settings make another one."""
     parts = [data.name, data.tokenizer.name.replace("/", "_"), data.form["packing"], str(data.length), args.preset]
-    parts += [recipe_of(args).name, *([] if args.baseline else [args.latents, args.recognition])]
+    parts += [name_of(recipe_of(args), args), *([] if args.baseline else [args.latents, args.recognition])]
     parts += [f"{args.prior}-prior"] * (args.prior != "recipe")
     parts += ["started"] * (args.from_mdm is not None) + [str(num_updates_of(preset, args)), f"seed{args.seed}"]
     return args.out / "-".join(parts)

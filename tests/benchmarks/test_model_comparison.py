@@ -84,6 +84,16 @@ def test_all_models_get_the_same_updates_and_the_mdm_the_time_of_each_of_them(be
     assert (tmp_path / "noise.png").stat().st_size > 10_000
 
 
+def test_the_mdm_gets_no_options_of_a_latent(benchmark, tmp_path):
+    calls = []
+    given = ("--latents", "patches", "--kl-warmup=0.8", "--data-root", "here")
+    results_of(benchmark, tmp_path, calls, *given, "--models", "mdm", "default", "--no-equal-time")
+    of_mdm, of_default = calls
+    assert of_mdm[:2] == ["--data-root", "here"]
+    assert "--baseline" in of_mdm
+    assert of_default[:5] == list(given)
+
+
 def test_the_longer_runs_go_on_from_the_end_of_the_shorter_one(benchmark, tmp_path):
     results_of(benchmark, tmp_path, [])
     runs = tmp_path / "runs"

@@ -92,8 +92,9 @@ def test_a_run_leaves_report_samples_curves_and_a_model_with_its_tokenizer(examp
         ("--recipe", "paper", "--latents", "positions", "--packing", "padded", "--recognition", "shared"),
         ("--recognition", "embedding", "--tokenizer", "wiki27", "--unit", "file", "--prior", "conditional"),
         ("--recipe", "paper", "--latents", "positions", "--prior", "trunk"),
+        ("--latents", "patches", "--length", "18", "--recognition", "shared", "--kl-warmup", "0.8"),
     ],
-    ids=["mdm", "paper", "wiki27", "prior"],
+    ids=["mdm", "paper", "wiki27", "prior", "patches"],
 )
 def test_architectures_and_packings(example, tmp_path, given):
     text = write_text(tmp_path / "lines.txt")
@@ -101,6 +102,10 @@ def test_architectures_and_packings(example, tmp_path, given):
         text.write_text(text.read_text().replace("\n", " "))
     report = smoke(example, text, tmp_path / "out", *given)
     assert report["is_finished"]
+    if "patches" in given:
+        folder = folder_of(tmp_path / "out")
+        assert VADDModel.from_pretrained(folder / "model").latent_shape == (5, 8)  # the last of two tokens
+        assert "default-kl0.8" in folder.name
     if "padded" in given:  # fewer tokens are scored than there are positions
         row = report["bounds"][0]
         assert row["nats"] < 16 * 0.6931471805599453 * row["bits_per_dim"]
@@ -276,6 +281,9 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
         (None, ("--baseline", "mdm", "--prior", "trunk"), "--prior"),
         (None, ("--stride", "17", "--zero-shot", "x=y"), "--stride"),
         (None, ("--stride", "4"), "--zero-shot"),
+        (None, ("--kl-warmup", "1.5"), "--kl-warmup is a share"),
+        (None, ("--baseline", "mdm", "--kl-warmup", "0.5"), "--kl-warmup 0.5 is of a latent"),
+        (None, ("--latents", "patches", "--prior", "trunk"), "--prior trunk"),
         (None, ("--zero-shot", f"x={__file__}", f"x={__file__}"), "two texts of the name 'x'"),
         (None, ("--heldout-split", "test"), "--heldout-data"),
         (None, ("--baseline", "mdm", "--latents", "positions"), "--latents positions"),
@@ -285,7 +293,8 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
     ],
     ids=[
         *("empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "prior", "stride"),
-        *("stride alone", "two of a name", "heldout split", "latents", "two models", "tokenizer", "packing"),
+        *("stride alone", "share", "no latent to warm up", "prior of patches", "two of a name", "heldout split"),
+        *("latents", "two models", "tokenizer", "packing"),
     ],
 )
 def test_wrong_input_is_one_message(example, text, tmp_path, content, given, message):
