@@ -90,14 +90,8 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
             add(model, seed, num_updates)
         if args.no_equal_time or "mdm" not in args.models:
             continue
-        first = [
-            *options_for("mdm", options),
-            *model_options("mdm"),
-            "--seed",
-            str(seed),
-            "--num-updates",
-            str(num_updates),
-        ]
+        end = ["--seed", str(seed), "--num-updates", str(num_updates)]
+        first = [*options_for("mdm", options), *model_options("mdm"), *end]
         trained[:] = [_folder(example, shared, first)]
         longer = {
             model: round(num_updates * seconds[model] / seconds["mdm"])
