@@ -186,3 +186,16 @@ def test_a_head_of_another_size_is_an_error(is_linear):
     features, head, tokens, _ = case(3, 4, 11)
     with pytest.raises(ShapeError, match="10 clean tokens .* got 11"):
         token_scores(features, head if is_linear else nn.Sequential(head), tokens.clamp(max=9), 10)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("ruled_out", [slice(0, 6), slice(9, 15), slice(20, 23)])
+def test_slices_in_which_all_tokens_are_ruled_out(ruled_out):
+    features, head, tokens, weights = case(8, 4, 23)
+    with torch.no_grad():
+        head.bias[ruled_out] = -torch.inf
+    allowed = [i for i in range(23) if i not in range(23)[ruled_out]]
+    tokens = torch.tensor(allowed)[tokens % len(allowed)]
+    found, expected = (run(scores, features, head, tokens, weights) for scores in (ours, dense_scores))
+    for ours_, dense in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours_, dense, rtol=0, atol=1e-10)

@@ -105,7 +105,8 @@ class _LinearScores(torch.autograd.Function):
         keeps = NUM_KEPT if any(ctx.needs_input_grad[:3]) else 0
         x_low = x.to(dtype)
         # The largest logit and the sum of exponentials apart: their logarithm in one would cost a digit.
-        largest = torch.full(tokens.shape, -torch.inf, dtype=wide, device=x.device)
+        # A finite start: a slice in which all tokens are ruled out leaves it, and no difference of infinities.
+        largest = torch.full(tokens.shape, torch.finfo(wide).min, dtype=wide, device=x.device)
         total = torch.zeros_like(largest)
         chosen = torch.zeros_like(largest)
         kept = []
