@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from model_comparison import CHOICES, MODELS, RESULTS, ROOT, model_options
+from model_comparison import CHOICES, MODELS, RESULTS, ROOT, options_for
 
 sys.path.insert(0, str(ROOT / "examples"))
 import binarized_mnist_svi  # noqa: E402
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         data = example.load(given, preset)
         rows = {}
         for name in args.models:
-            chosen = example.parse([*options, *model_options(name)])
+            chosen = example.parse(options_for(name, options))
             model = VADDModel.from_pretrained(images.run_folder(data, preset, chosen) / "model")
             drawn = {t: image_results.draw(model, args.num_samples, t, preset, chosen).cpu() for t in args.steps}
             rows[name] = {image_pictures.title_of(t): image_pictures.to_images(x, data) for t, x in drawn.items()}

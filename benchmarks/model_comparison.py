@@ -65,7 +65,7 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
     args, rest = parser.parse_known_args(argv)
     options = [*rest, "--preset", args.preset, "--minutes", str(args.minutes), "--out", str(args.runs)]
     num_updates = args.num_updates or example.PRESETS[args.preset].num_updates
-    timed = {model: [*options_for(model, options), *model_options(model)] for model in args.models}
+    timed = {model: options_for(model, options) for model in args.models}
     settings = {model: example_runs.options_of(example.parse(argv)) for model, argv in timed.items()}
     seconds = _timed(args, settings, lambda: time_updates(example, shared, timed))
 
@@ -73,7 +73,7 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
     trained: list[Path] = []  # folders; a longer run starts from the one before it
 
     def add(model: str, seed: int, updates: int, as_long_as: str | None = None) -> None:
-        given = [*options_for(model, options), *model_options(model), "--seed", str(seed), "--num-updates"]
+        given = [*options_for(model, options), "--seed", str(seed), "--num-updates"]
         folder, wanted = _folder(example, shared, [*given, str(updates)]), example.parse([*given, str(updates)])
         if as_long_as is not None:
             _go_on(trained[-1], folder)
@@ -90,8 +90,7 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
             add(model, seed, num_updates)
         if args.no_equal_time or "mdm" not in args.models:
             continue
-        end = ["--seed", str(seed), "--num-updates", str(num_updates)]
-        first = [*options_for("mdm", options), *model_options("mdm"), *end]
+        first = [*options_for("mdm", options), "--seed", str(seed), "--num-updates", str(num_updates)]
         trained[:] = [_folder(example, shared, first)]
         longer = {
             model: round(num_updates * seconds[model] / seconds["mdm"])
@@ -103,17 +102,12 @@ def _compare(example: ModuleType, shared: ModuleType, name: str, argv: list[str]
 
 
 def options_for(model: str, options: list[str]) -> list[str]:
-    """Those of the command line that a model takes: none of a latent where it has none."""
+    """The example's command line for a model; the one without a latent gets no options of it."""
     if model != "mdm":
-        return options
+        return [*options, "--recipe", model]
     of_latent = [option.partition("=")[0] in OF_LATENT for option in options]
     values = [False, *(is_one and "=" not in option for is_one, option in zip(of_latent, options, strict=True))]
-    return [option for i, option in enumerate(options) if not (of_latent[i] or values[i])]
-
-
-def model_options(model: str) -> list[str]:
-    """Of the example's command line."""
-    return ["--baseline", "mdm"] if model == "mdm" else ["--recipe", model]
+    return [option for i, option in enumerate(options) if not (of_latent[i] or values[i])] + ["--baseline", "mdm"]
 
 
 def _timed(

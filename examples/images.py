@@ -37,7 +37,7 @@ import image_pictures  # noqa: E402
 import image_results  # noqa: E402
 import runs  # noqa: E402
 from image_data import Data, Preset, SomeWithoutLabel, rows_of  # noqa: E402
-from runs import name_of, num_updates_of, recipe_of  # noqa: E402
+from runs import num_updates_of, recipe_name, recipe_of  # noqa: E402
 
 COUNTED = 4  # rows on which operations are counted
 
@@ -94,7 +94,7 @@ def build(data: Data, preset: Preset, args: argparse.Namespace) -> Pair:
 def run_folder(data: Data, preset: Preset, args: argparse.Namespace) -> Path:
     """Of all that belongs to a run; other settings make another one."""
     head = getattr(args, "head", None)
-    parts = [data.name, args.preset, name_of(recipe_of(args), args), args.backbone, *([head] if head else [])]
+    parts = [data.name, args.preset, recipe_name(args), args.backbone, *([head] if head else [])]
     parts += ["conditional"] * args.conditional + ["mirrored"] * data.mirrored
     return args.out / "-".join([*parts, str(num_updates_of(preset, args)), f"seed{args.seed}"])
 

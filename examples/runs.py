@@ -115,8 +115,9 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     return replace(recipe, kl_warmup=args.kl_warmup)
 
 
-def name_of(recipe: Recipe, args: argparse.Namespace) -> str:
+def recipe_name(args: argparse.Namespace) -> str:
     """The recipe's part of the name of a run's folder."""
+    recipe = recipe_of(args)
     return recipe.name if args.kl_warmup is None else f"{recipe.name}-kl{recipe.kl_warmup:g}"
 
 

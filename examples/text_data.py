@@ -140,8 +140,7 @@ def load(args: argparse.Namespace, preset: Preset) -> TextData:
     if data is None:
         raise ConfigError("give --data FILE, or --protocol for a published corpus.")
     num_held = preset.num_validation + preset.num_test
-    parts = [(data, args.split), (args.heldout_data or "", args.heldout_split)]
-    if len({(os.path.realpath(located(source, args)), split) for source, split in parts}) == 1:
+    if args.heldout_data is not None and is_same(data, args.heldout_data, args) and args.heldout_split == args.split:
         raise ConfigError(
             f"--heldout-data {args.heldout_data} is the text that is trained on: leave it out to hold its end out, or "
             "name another --heldout-split."
@@ -193,6 +192,11 @@ def located(source: str, args: argparse.Namespace) -> str:
     """A source below ``--data-root`` where it is there, else as it was given."""
     below = None if args.data_root is None else Path(args.data_root) / source
     return str(below) if below is not None and below.exists() else source
+
+
+def is_same(one: str, other: str, args: argparse.Namespace) -> bool:
+    """Whether both name one text."""
+    return os.path.realpath(located(one, args)) == os.path.realpath(located(other, args))
 
 
 def heldout_rows(

@@ -35,7 +35,7 @@ from vadd.training import TrainingResult, start_from_mdm
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
 import text_results  # noqa: E402
-from runs import name_of, num_updates_of, recipe_of  # noqa: E402
+from runs import num_updates_of, recipe_name, recipe_of  # noqa: E402
 from text_data import Preset, TextData  # noqa: E402
 
 LATENTS = ("vector", "positions", "patches")
@@ -144,7 +144,7 @@ def latent_of(length: int, preset: Preset, args: argparse.Namespace) -> tuple[in
 def run_folder(data: TextData, preset: Preset, args: argparse.Namespace) -> Path:
     """Of all that belongs to a run; other settings make another one."""
     parts = [data.name, data.tokenizer.name.replace("/", "_"), data.form["packing"], str(data.length), args.preset]
-    parts += [name_of(recipe_of(args), args), *([] if args.baseline else [args.latents, args.recognition])]
+    parts += [recipe_name(args), *([] if args.baseline else [args.latents, args.recognition])]
     parts += [f"{args.prior}-prior"] * (args.prior != "recipe")
     parts += ["started"] * (args.from_mdm is not None) + [str(num_updates_of(preset, args)), f"seed{args.seed}"]
     return args.out / "-".join(parts)
@@ -180,7 +180,9 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
     # What cannot be read comes up now, not after the training.
     others = text_results.zero_shot_sets(data, args)
     judge = text_results.external_judge(data, args)
-    build(data, preset, args)
+    # So does what cannot be built, before the folder takes the options down.
+    few = {key: value[:COUNTED] for key, value in data.beginning.items()}
+    flops = runs.flops_per_update(build(data, preset, args), few, args) * preset.batch_size / len(few["x_0"])
     folder = runs.make_folder(run_folder(data, preset, args), preset, args, rows=data.fingerprint)
     result = train(data, preset, args, folder)
     model, guide = result.model, result.guide
@@ -193,8 +195,6 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
         training_curves(folder / "curves.png", {name: history}, unit="nats per sequence", title=title)
     judged = text_results.evaluate(model, guide, data, judge, others, preset, args, folder)
     num_updates = num_updates_of(preset, args)
-    few = {key: value[:COUNTED] for key, value in data.beginning.items()}
-    flops = runs.flops_per_update(build(data, preset, args), few, args) * preset.batch_size / len(few["x_0"])
     report = {
         "data": data.name,
         "unit": f"nats per row of {data.length} tokens of {data.tokenizer.name}, {data.form['packing']}",

@@ -125,6 +125,13 @@ def test_the_text_that_is_trained_on_is_not_held_out(example, text, tmp_path):
         smoke(example, text, tmp_path / "out", "--heldout-data", text.parent / "." / text.name)
 
 
+def test_a_text_that_is_the_current_folder_has_an_end_to_hold_out(example, tmp_path, monkeypatch):
+    (tmp_path / "texts").mkdir()
+    write_text(tmp_path / "texts" / "lines.txt")
+    monkeypatch.chdir(tmp_path / "texts")
+    assert smoke(example, ".", tmp_path / "out")["is_finished"]
+
+
 def test_vadd_starts_from_a_trained_mdm(example, text, tmp_path):
     smoke(example, text, tmp_path / "out", "--baseline", "mdm")
     mdm = folder_of(tmp_path / "out") / "model"

@@ -58,10 +58,10 @@ def load_documents(
         config: of a data set on the Hub.
         root: folder that relative sources are looked up in; default the current one.
         revision: commit or tag on the Hub.
-        unit: what a document of a text file is: a line (empty ones too), a line with its end (blank ones are empty: so
-            are the rows of WikiText on the Hub), a paragraph (between lines that are blank), or the file. Line ends
-            inside of a document stay, and so does the last one of a file; ``"\n"`` and ``"\r\n"`` end lines, a
-            leading byte-order mark is no text.
+        unit: what a document of a text file is: a line (empty ones too), a line with its end (``"ended-line"``; blank
+            ones are empty: so are the rows of WikiText on the Hub), a paragraph (between lines that are blank), or the
+            file. Line ends inside of a document stay, and so does the last one of a file; ``"\n"`` and ``"\r\n"``
+            end lines, a leading byte-order mark is no text.
         longest: bytes above which a document of a text file is cut, before a blank where there is one: the
             concatenation of the pieces is the document. So a file that is one line needs little memory; packed with a
             separator, the pieces are documents like any other.

@@ -58,11 +58,11 @@ def _read_text(path: Path, unit: Unit, longest: int) -> Iterator[str]:
     size = 0
     for offset, piece, is_end in _pieces(path, longest):
         text = _decode(path, piece, offset)
-        if unit == "line":
-            yield text.removesuffix("\r") if is_end else text
-            continue
-        if unit == "ended-line":
-            yield text.removesuffix("\r") + "\n" * is_end if text.strip() else ""
+        if unit in ("line", "ended-line"):
+            line = text.removesuffix("\r") if is_end else text
+            if unit == "ended-line" and is_end:
+                line = line + "\n" if line.strip() else ""
+            yield line
             continue
         if unit == "paragraph" and is_end and not text.strip() and (size == 0 or held[-1].endswith("\n")):
             if held:
