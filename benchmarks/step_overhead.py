@@ -17,11 +17,11 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition
 from vadd.data import load_digits_tokens
+from vadd.distributions.projection import token_scores
 from vadd.priors import StandardNormalPrior
 from vadd.recipes import get_recipe
 from vadd.reporting import write_report
@@ -95,8 +95,8 @@ def digits_workload(batch_size: int, rounds: int) -> Workload:
 class PlainLoss(nn.Module):
     """The training loss written by hand for the linear schedule and a standard normal prior.
 
-    It uses the two networks alone: no Pyro program, trace or estimator, and none of the library's
-    model, process and objective. Random numbers are drawn in the library's order.
+    It uses the two networks and the projection on the vocabulary alone: no Pyro program, trace or estimator, and none
+    of the library's model, process and objective. Random numbers are drawn in the library's order.
     """
 
     def __init__(self, model: VADDModel, guide: RecognitionGuide) -> None:
@@ -125,8 +125,7 @@ class PlainLoss(nn.Module):
         kl = 0.5 * (variance + posterior.loc**2 - 1 - variance.log()).sum(-1)
 
         features = self.denoiser.features(x_t, t, z)
-        logits = self.denoiser.head(features[is_masked])
-        surprise = F.cross_entropy(logits, x_0[is_masked], reduction="none")
+        surprise = -token_scores(features[is_masked], self.denoiser.head, x_0[is_masked], self.mask_id)
         weights = weight[:, None].expand(batch, dim)[is_masked]
         return ((weights * surprise).sum() + (weight * kl).sum()) / batch
 
@@ -164,9 +163,9 @@ def assert_same_loss(workload: Workload, model: VADDModel, guide: RecognitionGui
     return worst
 
 
-def svi_step(model: VADDModel, guide: RecognitionGuide, x_0: Tensor) -> Step:
+def svi_step(model: VADDModel, guide: RecognitionGuide, x_0: Tensor, *, fused: bool = False) -> Step:
     """A training step with Pyro's SVI, which keeps one optimizer a parameter."""
-    optimizer = pyro.optim.AdamW({"lr": LEARNING_RATE})
+    optimizer = pyro.optim.AdamW({"lr": LEARNING_RATE, "fused": fused})
     svi = pyro.infer.SVI(model, guide, optimizer, loss=DELBO(model.process))
     return lambda: svi.step(x_0)
 

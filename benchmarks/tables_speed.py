@@ -79,6 +79,19 @@ def throughput_step(section: dict[str, Any]) -> str:
     return table(head, rows) + note + left_out(section)
 
 
+def throughput_memory(section: dict[str, Any]) -> str:
+    """Time and memory of the step with and without recomputing, to those of the plain one."""
+    rows = []
+    for row in section["rows"]:
+        for name, step in row["time"]["steps"].items():
+            first = name == row["time"]["baseline"]
+            cells = [name, f"{step['ms']['median']:,.0f}", quartiles(step["ratio"]) if "ratio" in step else ""]
+            cells += [f"{row['bytes'][name] / 1e6:,.0f}", f"{row['ratio_of_memory'][name]:.2f}"]
+            rows.append([*(sizes(row) if first else [""] * 3), *cells, verdicts(row) if first else ""])
+    head = ["network", "tokens", "batch", "", "ms", "ratio", "memory, MB", "ratio", "goal"]
+    return table(head, rows) + left_out(section)
+
+
 def throughput_against(section: dict[str, Any]) -> str:
     """Training steps against a baseline, with counted operations where there are any."""
     rows = []
@@ -111,8 +124,10 @@ def throughput_evaluation(section: dict[str, Any]) -> str:
         ratio = quartiles(row["time"]["steps"][row["bound"]]["ratio"])
         growth = f"{row['memory']['ratio']:.2f}" if "memory" in row else ""
         speed = f"{row['sequences_per_second']:.3g}"
-        rows.append([row["model"], row["bound"], str(row["num_latents"]), speed, ratio, growth, verdicts(row)])
-    head = ["model", "bound", "latents", "sequences a second", "time / network alone", "memory / few latents", "goal"]
+        first = [row["model"], f"{row['vocab_size']:,}", row["bound"], str(row["num_latents"])]
+        rows.append([*first, speed, ratio, growth, verdicts(row)])
+    head = ["model", "tokens", "bound", "latents", "sequences a second", "time / network alone"]
+    head += ["memory / few latents", "goal"]
     return table(head, rows) + left_out(section)
 
 
@@ -120,10 +135,11 @@ def throughput_scaling(section: dict[str, Any]) -> str:
     """Exponents of time and memory beside what is demanded at most."""
     rows = []
     for row in section["rows"]:
-        found, most = row["exponents"], row["demanded"]
-        cells = [quartiles(found["time"]), f"{most['time']}", f"{found['memory']:.2f}", f"{most['memory']}"]
-        rows.append([row["axis"].replace("_", " "), ", ".join(map(str, row["values"])), *cells])
-    head = ["size", "values", "exponent of time", "at most", "of memory", "at most"]
+        found, last = row["exponents"], row["last"]
+        cells = [quartiles(found["time"]), f"{found['memory']:.2f}"]
+        cells += [f"{last[key]:.2f}" for key in ("time", "operations", "memory")]
+        rows.append([row["axis"].replace("_", " "), ", ".join(map(str, row["values"])), *cells, verdicts(row)])
+    head = ["size", "values", "time, all", "memory, all", "time, last", "operations, last", "memory, last", "goal"]
     return table(head, rows) + left_out(section)
 
 
@@ -131,9 +147,12 @@ def throughput_processes(section: dict[str, Any]) -> str:
     """Sequences per second of training by number of processes."""
     if not section["rows"]:
         return left_out(section).lstrip()
-    rows = [[str(row["processes"]), f"{row['sequences_per_second']:.1f}"] for row in section["rows"]]
+    rows = [
+        [str(row["processes"]), f"{row['sequences_per_second']:.1f}", f"{row['memory_per_process'] / 2**20:,.0f}"]
+        for row in section["rows"]
+    ]
     note = f"\nTime of one process to that of two: {quartiles(section['speedup'])}, at best 2.\n"
-    return table(["processes", "sequences a second"], rows) + note
+    return table(["processes", "sequences a second", "most memory of a process, MiB"], rows) + note
 
 
 def throughput_accelerator(section: dict[str, Any]) -> str:
@@ -154,6 +173,7 @@ def throughput_accelerator(section: dict[str, Any]) -> str:
 
 THROUGHPUT: dict[str, Callable[[dict[str, Any]], str]] = {
     "step": throughput_step,
+    "memory": throughput_memory,
     "vadd": throughput_against,
     "pyro": throughput_against,
     "sampling": throughput_sampling,

@@ -1,6 +1,7 @@
 """Throughput: training, sampling and evaluation, each against an alternative in the same run.
 
-Sections: ``step``, the masked diffusion model's training step against that of public code; ``vadd``, VADD's against
+Sections: ``step``, the masked diffusion model's training step against that of public code; ``memory``, the same with
+activations computed again; ``vadd``, VADD's against
 it; ``pyro``, the Pyro estimator against a loss written by hand; ``sampling``, ``evaluation``; ``scaling`` with the
 sizes and ``processes``; on a GPU also ``accelerator``. Alternatives take turns under equal seeds; reported are medians
 and quartiles of the ratios within a round. Times are those of the processor with one thread on a CPU, which other work
@@ -26,6 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from measuring import parse_timing, timing_parser  # noqa: E402
 from tables_speed import THROUGHPUT  # noqa: E402
 from throughput_accelerator import measure_accelerator  # noqa: E402
+from throughput_memory import measure_memory  # noqa: E402
 from throughput_running import measure_evaluation, measure_sampling  # noqa: E402
 from throughput_scaling import measure_processes, measure_scaling  # noqa: E402
 from throughput_shared import Bench  # noqa: E402
@@ -33,6 +35,7 @@ from throughput_training import measure_pyro, measure_step, measure_vadd  # noqa
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "step": measure_step,
+    "memory": measure_memory,
     "vadd": measure_vadd,
     "pyro": measure_pyro,
     "sampling": measure_sampling,

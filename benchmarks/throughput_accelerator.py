@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from throughput_shared import Bench
 
+from vadd._modes import checks_on
 from vadd.recipes import get_recipe
 from vadd.training.compiling import compile_networks
-from vadd.training.nonfinite import checks_on
 
 # What follows is found through throughput_shared.
 # isort: split

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("step", "vadd", "pyro", "sampling", "evaluation", "scaling")
+SECTIONS = ("step", "memory", "vadd", "pyro", "sampling", "evaluation", "scaling")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,9 @@ def test_smoke_run_writes_its_sections_and_keeps_the_others(tmp_path):
     of_large = [row["memory"]["ratio"] for row in results["step"]["rows"] if row["vocab_size"] > 50_000]
     assert max(of_large) < 0.8
     assert [row["steps"] for row in results["sampling"]["rows"]] == [1, 4, 16]
+    assert list(results["memory"]["rows"][0]["bytes"]) == ["plain", "ours", "ours, recomputing"]
+    assert list(results["pyro"]["rows"][0]["time"]["steps"]) == ["plain PyTorch", "ELBO module", "SVI"]
+    assert {row["vocab_size"] for row in results["evaluation"]["rows"]} == {27, 300}
     bounds = {"marginal", "continuous", "finite-step, T=4", "conditional", "delbo"}
     found = {m: {r["bound"] for r in results["evaluation"]["rows"] if r["model"] == m} for m in ("MDM", "VADD")}
     assert found == {"MDM": bounds, "VADD": bounds | {"shared-latent, T=4"}}
@@ -185,17 +189,21 @@ def test_the_exponent_of_a_power_law_is_found(exponent, factor, x):
 
 
 @pytest.mark.parametrize(("power", "is_met"), [(0.9, True), (1.05, True), (1.2, False)])
-def test_growth_judges_the_exponents_of_rounds(power, is_met):
+def test_growth_judges_the_last_pair_by_the_operations_counted(power, is_met):
     from throughput_scaling import Axis, growth
 
     values = [2, 4, 8, 16]
-    axis = Axis("size", values, values, time=1, memory=0)
+    axis = Axis("size", values, values, memory=0)
     slower = (1.0, 3.0, 10.0)  # a machine that slows down from round to round
-    found = growth(axis, values, [[s * v**power for s in slower] for v in values], [7 + v for v in (0, 1, 0, 1)])
-    quartiles = [found["exponents"]["time"][key] for key in ("lower_quartile", "median", "upper_quartile")]
-    assert quartiles == pytest.approx([power] * 3)
+    cost = [1, 1, 1, 2**power]  # it begins to grow at the end
+    memory = [7 + v for v in (0, 1, 0, 0)]
+    found = growth(axis, values, [[s * c for s in slower] for c in cost], memory, [1, 1, 5, 10])
+    assert found["last"] == pytest.approx({"time": power, "memory": 0, "operations": 1})
     assert found["goals"]["time"]["met"] == is_met
     assert found["goals"]["memory"]["met"]
+    found = growth(axis, values, [[s * v**power for s in slower] for v in values], memory, values)
+    quartiles = [found["exponents"]["time"][key] for key in ("lower_quartile", "median", "upper_quartile")]
+    assert quartiles == pytest.approx([power] * 3)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +255,25 @@ def test_waits_are_counted():
         return x.sum().item() + x.max().item()
 
     found = count_waits(wait, torch.device("cpu"))
-    assert (found["aten::nonzero"], found["aten::_local_scalar_dense"]) == (1, 2)
+    assert found == {"aten::nonzero": 1, "aten::_local_scalar_dense": 2, "aten::masked_select": 0}
+
+
+def test_waits_on_a_gpu_are_pytorchs_warnings(monkeypatch):
+    import measuring
+
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(measuring, "synchronize", lambda device: None)
+
+    def run():
+        assert modes[-1] == "warn"
+        for _ in range(3):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+
+    assert measuring.count_waits(run, torch.device("cuda")) == {"synchronizations": 3}
+    assert modes[-1] == "default"
 
 
 @pytest.mark.parametrize(

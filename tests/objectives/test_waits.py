@@ -1,51 +1,139 @@
 """On a GPU the host runs ahead of the device; it has to wait wherever a value decides a shape or a branch."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import vadd
 from vadd import MaskingProcess
+from vadd._modes import checks_on
 from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition
 from vadd.recipes import get_recipe
 from vadd.schedules import LinearSchedule
-from vadd.training.nonfinite import checks_on
+from vadd.training import Trainer, TrainerConfig
 
 WAITING = ("aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select", "aten::_unique2", "aten::equal")
+PACKAGE = str(Path(vadd.__file__).parent)
+TARGETS = ("aten::nonzero", "token_log_prob")
 
 
 class Waits(TorchDispatchMode):
-    """Notes the operations that make the host wait; to pick by flags is one, as it counts them."""
+    """Notes the operations that make the host wait, and who calls them; to pick by flags is one, as it counts them."""
 
     def __init__(self):
         super().__init__()
-        self.names = []
+        self.found = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name
         indices = args[1] if name in ("aten::index", "aten::index_put_", "aten::index_put") else ()
         if name in WAITING or any(index is not None and index.dtype == torch.bool for index in indices):
-            self.names.append(name)
+            self.found.append((name, caller()))
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("is_padded", [False, True])
-@pytest.mark.parametrize("name", ["mdm", "paper", "default"])
-def test_an_update_waits_once_for_the_number_of_targets(name, is_padded):
-    torch.manual_seed(0)
-    latent_size, vocab = (0 if name == "mdm" else 8), 50
+def caller():
+    """The innermost function of the package that is running, beneath the annotations' checks."""
+    frame = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return frame and frame.f_code.co_name
+
+
+def pair_of(name, vocab=50):
+    latent_size = 0 if name == "mdm" else 8
     recipe = get_recipe(name)
     size = {"hidden_size": 16, "depth": 1, "num_heads": 2}
     recognition = DiTRecognition(vocab, 12, latent_size, **size) if latent_size else EmptyRecognition()
     denoiser = DiTDenoiser(vocab, 12, latent_size, **size)
-    model, guide = recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), vocab))
+    return recipe, *recipe.pair(denoiser, recognition, MaskingProcess(LinearSchedule(), vocab))
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize("name", ["mdm", "paper", "default"])
+def test_loss_and_gradient_wait_once_for_the_number_of_targets(name, is_padded):
+    torch.manual_seed(0)
+    recipe, model, guide = pair_of(name)
     objective = recipe.objective(model.process)
     loss = objective(model, guide)
     is_padding = torch.arange(12) >= torch.tensor([12, 3, 7, 12, 1, 12])[:, None]
-    x_0 = torch.randint(vocab, (6, 12))
+    x_0 = torch.randint(50, (6, 12))
     drawn = objective.draw(model, x_0, is_padding=is_padding if is_padded else None)
     with Waits() as waits, checks_on(False, model.process):
         loss(drawn).backward()
-    assert waits.names == ["aten::nonzero"]
+    assert waits.found == [TARGETS]
     with Waits() as waits:
         x_0[x_0 > 3]
-    assert len(waits.names) == 1  # as this sees them
+    assert len(waits.found) == 1  # as this sees them
+
+
+@pytest.mark.parametrize("name", ["mdm", "paper", "default"])
+def test_an_update_waits_for_the_targets_and_for_the_gradients_norm(name, monkeypatch):
+    recipe, model, guide = pair_of(name)
+    # As on a GPU, where the first update alone is checked.
+    monkeypatch.setattr("vadd.training.trainer.checks_on", lambda is_on, *processes: checks_on(False, *processes))
+    x_0 = torch.randint(50, (24, 12))
+    config = TrainerConfig(4, 6, log_every=1000, ema_decay=0.9)
+    trainer = Trainer(model, guide, recipe.objective(model.process), x_0, config, progress=False)
+    found, update = [], trainer._update
+
+    def watched(*args):
+        with Waits() as waits:
+            update(*args)
+        found.append(waits.found)
+
+    monkeypatch.setattr(trainer, "_update", watched)
+    trainer.fit()
+    of_host = ("move", "updated")  # the number of averaged weights, which the host holds
+    assert [[w for w in waits if w[1] not in of_host] for waits in found[1:]] == [
+        [
+            *([("aten::_local_scalar_dense", "_uniform")] if name == "default" else []),
+            TARGETS,
+            ("aten::_local_scalar_dense", "_update"),
+        ]
+    ] * 3
+
+
+def test_a_mixture_apportions_rows_without_a_draw_on_the_gpu():
+    objective = get_recipe("default").objective(MaskingProcess(LinearSchedule(), 5))
+
+    class OnGPU:
+        """Knows its state, as a GPU's generator does; a draw with it would fail."""
+
+        device = torch.device("cuda")
+
+        def __init__(self, offset):
+            self.offset = offset
+
+        def get_state(self):
+            return torch.tensor([7, 0, 0, 0, 0, 0, 0, 0, self.offset], dtype=torch.uint8)
+
+    uniform = []
+    for offset in range(200):
+        objective.generator = OnGPU(offset)
+        uniform.append(objective._uniform())
+    objective.generator = OnGPU(3)
+    assert objective._uniform() == uniform[3]
+    counts = torch.histc(torch.tensor(uniform), 4, 0, 1)
+    assert counts.sum() == 200
+    assert counts.min() > 25  # 50 each; four standard deviations
+
+
+@pytest.mark.parametrize("name", ["mdm", "default"])
+def test_a_sampling_step_waits_once_and_its_network_never(name, monkeypatch):
+    _, model, _ = pair_of(name)
+    monkeypatch.setattr("vadd.samplers.generation.checks_on", lambda is_on, *processes: checks_on(False, *processes))
+    waits_of = {}
+    for num_steps in (4, 9):
+        with Waits() as waits:
+            model.sample(3, num_steps=num_steps, progress=False)
+        waits_of[num_steps] = waits.found
+    assert len(waits_of[9]) - len(waits_of[4]) == 5
+    assert sum(by == "logits_at" for _, by in waits_of[9]) == 9
+    x_t, t, z = torch.full((3, 12), 50), torch.ones(3), torch.zeros(3, *model.latent_shape)
+    with torch.no_grad(), Waits() as waits:
+        model.denoiser.features(x_t, t, z)
+    assert not waits.found

@@ -106,7 +106,7 @@ class PatchDiTDenoiser(FeatureDenoiser):
         positions: ``"learned"``, or ``"rotary"`` along the patches row by row.
         embedding_size, uses_value, feature_size, head: as in :class:`~vadd.backbones.UNetDenoiser`; the default of
             ``feature_size`` is 64.
-        reads_time, num_classes, modulation_size, dropout: as in :class:`~vadd.backbones.DiTDenoiser`.
+        reads_time, num_classes, modulation_size, dropout, recompute: as in :class:`~vadd.backbones.DiTDenoiser`.
 
     Raises:
         ConfigError: on sizes that are not positive or do not fit together.
@@ -131,6 +131,7 @@ class PatchDiTDenoiser(FeatureDenoiser):
         num_classes: int | None = None,
         modulation_size: int = 128,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(feature_size=feature_size)
@@ -152,6 +153,7 @@ class PatchDiTDenoiser(FeatureDenoiser):
             num_classes=num_classes,
             modulation_size=modulation_size,
             dropout=dropout,
+            recompute=recompute,
         )
         self.num_tokens, self.feature_size = self.trunk.embedding.num_tokens, feature_size
         self.spread = nn.Linear(hidden_size, self.trunk.patch_tokens * feature_size)
@@ -194,7 +196,7 @@ class PatchDiTRecognition(Recognition):
         only_target: for a latent with one vector a patch, whether those without a target token have the standard
             distribution; see :class:`~vadd.backbones.DiTRecognition`.
         hidden_size, depth, num_heads, positions, embedding_size, uses_value, reads_time, num_classes,
-            modulation_size, dropout: as in :class:`PatchDiTDenoiser`.
+            modulation_size, dropout, recompute: as in :class:`PatchDiTDenoiser`.
 
     Raises:
         ConfigError: on sizes that are not positive or do not fit together, or an empty latent.
@@ -219,6 +221,7 @@ class PatchDiTRecognition(Recognition):
         num_classes: int | None = None,
         modulation_size: int = 128,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.latent_shape = as_latent_shape(latent_shape)
@@ -239,6 +242,7 @@ class PatchDiTRecognition(Recognition):
             num_classes=num_classes,
             modulation_size=modulation_size,
             dropout=dropout,
+            recompute=recompute,
         )
         self.readout = Readout(
             hidden_size,

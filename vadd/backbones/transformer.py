@@ -1,11 +1,12 @@
 """The transformer trunk: token embedding, positions, and blocks with adaptive norms."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vadd.backbones.conditioning import Conditioning
 from vadd.backbones.layers import (
@@ -68,10 +69,17 @@ def rotate(
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: self-attention and a feed-forward layer with ratio 4."""
+    """Pre-norm transformer block: self-attention and a feed-forward layer with ratio 4.
 
-    def __init__(self, hidden_size: int, num_heads: int, *, reads_target: bool, dropout: float) -> None:
+    With ``recompute`` what norms and activation give is made anew in the backward pass; no matrix product is repeated,
+    for a checkpoint stops at the last value that it needs, the input of its product.
+    """
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, *, reads_target: bool, dropout: float, recompute: bool = False
+    ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.dropout = as_dropout(dropout)
         self.num_heads = num_heads
         self.attention_norm = AdaptiveNorm(hidden_size, reads_target=reads_target)
@@ -89,17 +97,22 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None,
         attends: Tensor | None,
     ) -> Float[Tensor, "batch dim hidden"]:
-        y = self.attention_norm(x, modulations[0], target)
-        qkv = self.qkv(y).unflatten(-1, (3, self.num_heads, -1))
+        qkv = self._run(lambda x: self.qkv(self.attention_norm(x, modulations[0], target)), x)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         if rotary is None:
             q, k, v = qkv.unbind(2)
         else:
             q, k = rotate(qkv[:, :, :2], *rotary).unbind(2)
-            v = qkv[:, :, 2]
+            v = qkv[:, :, 2].contiguous()  # a view would keep queries and keys from before the rotation
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=attends)
         x = x + self.dropout(self.attention_out(y.transpose(1, 2).flatten(2)))
-        y = self.feed_in(self.feed_norm(x, modulations[1], target))
-        return x + self.dropout(self.feed_out(F.gelu(y)))
+        y = self._run(lambda x: self.feed_in(self.feed_norm(x, modulations[1], target)), x)
+        return x + self.dropout(self._run(lambda y: self.feed_out(F.gelu(y)), y))
+
+    def _run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+        return function(x)
 
 
 class Trunk(nn.Module):
@@ -116,6 +129,7 @@ class Trunk(nn.Module):
         positions: ``"rotary"`` or ``"learned"``.
         reads_time, num_classes, modulation_size: see :class:`Conditioning`.
         dropout: probability of dropping a unit of a residual branch, in training mode.
+        recompute: whether norms and activations are computed again in the backward pass, to save memory.
     """
 
     def __init__(
@@ -134,6 +148,7 @@ class Trunk(nn.Module):
         num_classes: int | None,
         modulation_size: int,
         dropout: float,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -161,7 +176,8 @@ class Trunk(nn.Module):
         self.positions = None
         if positions == "learned" and num_tokens is not None:
             self.positions = nn.Parameter(torch.empty(num_tokens, hidden_size).normal_(std=0.02))
-        blocks = [Block(hidden_size, num_heads, reads_target=reads_target, dropout=dropout) for _ in range(depth)]
+        options = {"reads_target": reads_target, "dropout": dropout, "recompute": recompute}
+        blocks = [Block(hidden_size, num_heads, **options) for _ in range(depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = AdaptiveNorm(hidden_size, reads_target=reads_target)
         initialize(self)

@@ -151,13 +151,14 @@ class MaskedCategorical(TorchDistribution):
         if shape != self.target.shape:
             return self.expand(shape[:-1]).token_log_prob(value)
         value = value.expand(shape)
-        index = self.target.flatten().nonzero()[:, 0]  # the one place where a GPU's host waits
+        index = self.target.flatten().nonzero()[:, 0]  # a GPU's host waits for their number
         tokens = value.flatten()[index]
         # The mask token is no outcome at a target position: probability zero, not an index error.
         is_clean = (tokens >= 0) & (tokens < self.mask_id)
         scores = self._scores_at(index, tokens.clamp(0, self.mask_id - 1))
         scores = scores.masked_fill(~is_clean, -torch.inf)
-        return scores.new_zeros(shape).masked_scatter(self.target, scores)
+        # Not masked_scatter, whose gradient would count the targets, and so wait, once more.
+        return scores.new_zeros(shape.numel()).index_copy(0, index, scores).reshape(shape)
 
     def sample(
         self, sample_shape: Sequence[int] = (), *, generator: torch.Generator | None = None

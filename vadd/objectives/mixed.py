@@ -18,6 +18,7 @@ from vadd.objectives.drawn import SiteWeights
 from vadd.objectives.elbo import DiffusionELBO
 from vadd.objectives.finite_step import FiniteStepELBO
 from vadd.process import MaskingProcess
+from vadd.samplers.latent_draw import mix_seed
 from vadd.types import CorruptedBatch, Tokens
 
 __all__ = ["MixedELBO", "apportion"]
@@ -106,8 +107,11 @@ class MixedELBO(DiffusionELBO):
 
     def _uniform(self) -> float:
         """A number in ``[0, 1)``, on the host: how many rows a part gets is the shape of its tensors."""
-        device = None if self.generator is None else self.generator.device
-        return float(torch.rand((), dtype=torch.float64, device=device or "cpu", generator=self.generator))
+        generator = self.generator
+        if generator is not None and generator.device.type != "cpu":
+            # To draw on a GPU is to wait for it. The host knows the state of its generator, which each draw changes.
+            generator = torch.Generator().manual_seed(mix_seed(0, *generator.get_state().tolist()))
+        return float(torch.rand((), dtype=torch.float64, generator=generator))
 
 
 def apportion(shares: Sequence[int | float], size: int, uniform: float) -> list[int]:

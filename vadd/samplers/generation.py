@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vadd._checks import require_integer, require_number
-from vadd._modes import evaluating
+from vadd._modes import checks_on, evaluating
 from vadd.errors import ConfigError, NonFiniteError, ShapeError
 from vadd.samplers.base import Sampler, SamplerState
 from vadd.samplers.latents import LatentChoice, LatentPolicy, resolve_latents
@@ -153,7 +153,8 @@ class Generation:
         for jump in jumps:
             if state.is_finished:
                 break
-            state = self.sampler.step(run, state, jump)
+            with checks_on(state.num_calls == 0 or run.start.device.type == "cpu", self.model.process):
+                state = self.sampler.step(run, state, jump)
             bar.update()
             if self.record is not None:
                 self.record.add(run, state)

@@ -1,38 +1,17 @@
-"""What is checked in an update; what to say and keep where a gradient is not finite."""
+"""What to say and keep where a gradient is not finite."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-import pyro
 import torch
 
 from vadd.errors import NonFiniteError
 from vadd.objectives import DrawnBatch
-from vadd.process import MaskingProcess
 from vadd.storage.files import save_tensors
 
 if TYPE_CHECKING:
     from vadd.training.trainer import Trainer
 
-__all__ = ["checks_on", "explain_nonfinite"]
-
-
-@contextmanager
-def checks_on(is_on: bool, *processes: MaskingProcess) -> Iterator[None]:
-    """Whether values of tokens and losses are checked inside, where these processes, and Pyro, check them at all.
-
-    Each check makes the host wait for the device, and the norm of the gradient tells of most faults.
-    """
-    before = [process.validate_args for process in processes]
-    try:
-        for process in processes:
-            process.validate_args = process.validate_args and is_on
-        with nullcontext() if is_on else pyro.validation_enabled(False):
-            yield
-    finally:
-        for process, value in zip(processes, before, strict=True):
-            process.validate_args = value
+__all__ = ["explain_nonfinite"]
 
 
 def explain_nonfinite(trainer: "Trainer", drawn: DrawnBatch) -> NonFiniteError:

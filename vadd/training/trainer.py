@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
+from vadd._modes import checks_on
 from vadd.errors import ConfigError, DataError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -26,7 +27,7 @@ from vadd.training.config import TrainerConfig
 from vadd.training.feed import Feed
 from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
-from vadd.training.nonfinite import checks_on, explain_nonfinite
+from vadd.training.nonfinite import explain_nonfinite
 from vadd.training.parallel import Processes, make_accelerator
 from vadd.training.result import TrainingResult
 from vadd.training.runs import Run
@@ -213,7 +214,6 @@ class Trainer:
             self.objective.kl_weight = self.kl_schedule(self.step)
         batch = processes.gather(rows)
         checked = self.objective.process, self.model.process
-        # On a CPU looking at values makes nobody wait.
         with checks_on(window.is_first or self.device.type == "cpu", *checked):
             drawn = self.objective.draw(self.model, **batch)
         with checks_on(False, *checked):
