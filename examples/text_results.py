@@ -109,12 +109,15 @@ def external_judge(data: TextData, args: argparse.Namespace) -> LanguageJudge | 
 def small_judge(data: TextData, preset: Preset, args: argparse.Namespace) -> tuple[LanguageJudge, dict[str, Any]]:
     """A judge that is trained once for all runs on the same training and held-out rows; and how good it is."""
     rows = data.beginning if args.streaming else data.train
-    known = hashlib.sha256(json.dumps([data.fingerprint, dict(preset.judge)]).encode())
+    settings = dict(preset.judge)
+    if args.judge_updates is not None:
+        settings["num_updates"] = args.judge_updates
+    known = hashlib.sha256(json.dumps([data.fingerprint, settings]).encode())
     folder = args.out / f"judge-{data.name}-{known.hexdigest()[:12]}"
     if not (folder / "judge.json").exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
         judge, held_out, num_updates = train_causal_judge(
-            rows, data.tokenizer.vocab_size, seed=0, held_out=data.test, device=device, **preset.judge
+            rows, data.tokenizer.vocab_size, seed=0, held_out=data.test, device=device, **settings
         )
         assert held_out is not None
         notes = {"num_updates": num_updates, "heldout_nats_per_token": held_out.mean}

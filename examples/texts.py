@@ -69,6 +69,7 @@ def add_options(parser: argparse.ArgumentParser, presets: Mapping[str, Preset], 
     add("--recognition", choices=("own", "shared", "embedding"), default="own", help="what it shares with the denoiser")
     add("--from-mdm", type=Path, help="folder of a trained MDM to start from: RUN/model")
     add("--judge", help="causal language model: of transformers, or a folder of benchmarks/train_judge.py")
+    add("--judge-updates", type=int, help="of the small judge, where there is no --judge; default the preset's")
     add("--mauve", action="store_true", help="measure MAUVE in the judge's features, which needs vadd[mauve]")
     add("--zero-shot", nargs="*", default=(), metavar="NAME=SOURCE", help="other texts; NAME may be of a protocol")
     add("--stride", type=int, help="evaluate zero-shot documents in sliding windows with so many new tokens each")
@@ -93,6 +94,8 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         raise ConfigError("--num-proc is of rows on the disk; with --streaming one process reads.")
     if protocol is not None and args.data is None and args.config is not None:
         raise ConfigError(f"--protocol {args.protocol} brings its own config: leave --config {args.config} out.")
+    if args.judge_updates is not None and (args.judge is not None or args.judge_updates < 1):
+        raise ConfigError(f"--judge-updates must be at least 1, and no --judge be given, got {args.judge_updates}.")
     if args.stride is not None and not args.zero_shot:
         raise ConfigError("--stride is of the documents of --zero-shot NAME=SOURCE, which is not given.")
     if args.latents == "patches" and args.prior == "trunk":

@@ -42,7 +42,7 @@ ALLOWED = {
     "storage": _SAMPLERS | {"priors", "backbones"},
     "training": _EVALUATION | {"storage", "streams"},
     "recipes": _EVALUATION | {"storage", "training"},
-    "metrics": {"_checks", "errors", "types", "storage", "_seeds"},
+    "metrics": {"_checks", "errors", "types", "storage", "_seeds", "distributions"},
     "data": {"_checks", "errors", "types"},
     "text": {"_checks", "errors", "registry", "types", "data", "streams"},
     "plotting": {"errors", "types"},

@@ -288,6 +288,8 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
         (None, ("--baseline", "mdm", "--prior", "trunk"), "--prior"),
         (None, ("--stride", "17", "--zero-shot", "x=y"), "--stride"),
         (None, ("--stride", "4"), "--zero-shot"),
+        (None, ("--judge-updates", "0"), "--judge-updates must be at least 1"),
+        (None, ("--judge", "gpt2", "--judge-updates", "5"), "no --judge"),
         (None, ("--kl-warmup", "1.5"), "--kl-warmup is a share"),
         (None, ("--baseline", "mdm", "--kl-warmup", "0.5"), "--kl-warmup 0.5 is of a latent"),
         (None, ("--latents", "patches", "--prior", "trunk"), "--prior trunk"),
@@ -300,7 +302,16 @@ def test_other_texts_are_evaluated(example, text, tmp_path, stride):
     ],
     ids=[
         *("empty", "short", "bytes", "zero-shot", "alphabet", "updates", "length", "prior", "stride"),
-        *("stride alone", "share", "no latent to warm up", "prior of patches", "two of a name", "heldout split"),
+        *(
+            "stride alone",
+            "no updates of a judge",
+            "two judges",
+            "share",
+            "no latent to warm up",
+            "prior of patches",
+            "two of a name",
+            "heldout split",
+        ),
         *("latents", "two models", "tokenizer", "packing"),
     ],
 )

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vadd.errors import ShapeError
 
-__all__ = ["chunk_on", "require_vocab", "scores_of_logits", "token_scores"]
+__all__ = ["chunk_on", "linear_token_scores", "require_vocab", "scores_of_logits", "token_scores"]
 
 #: Logits that exist at a time, in numbers: 32 MiB in float32 on a CPU; a GPU wants larger products.
 CHUNK = 2**23
@@ -50,14 +50,7 @@ def token_scores(
         return scores_of_logits(head(features), tokens, vocab)
     if type(head) is nn.Linear and not any(getattr(head, hooks) for hooks in _HOOKS):
         require_vocab(head.out_features, vocab)
-        device = features.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        return torch.cat(
-            [
-                _LinearScores.apply(x, head.weight, head.bias, chosen, dtype, chunk)  # pyright: ignore
-                for x, chosen in zip(*(part.split(chunk // FEWEST_COLUMNS) for part in (features, tokens)), strict=True)
-            ]
-        )
+        return linear_token_scores(features, head.weight, head.bias, tokens)
 
     def score(x: Tensor, chosen: Tensor) -> Tensor:
         return scores_of_logits(head(x), chosen, vocab)
@@ -68,6 +61,23 @@ def token_scores(
         [
             score(*pair) if i < NUM_KEPT else checkpoint(score, *pair, use_reentrant=False)
             for i, pair in enumerate(pairs)
+        ]
+    )
+
+
+def linear_token_scores(
+    features: Float[Tensor, "rows hidden"],
+    weight: Float[Tensor, "vocab hidden"],
+    bias: Float[Tensor, " vocab"] | None,
+    tokens: Int[Tensor, " rows"],
+) -> Float[Tensor, " rows"]:
+    """:func:`token_scores` of a linear head given by its weights, always in slices."""
+    chunk, device = chunk_on(features.device), features.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+    return torch.cat(
+        [
+            _LinearScores.apply(x, weight, bias, chosen, dtype, chunk)  # pyright: ignore
+            for x, chosen in zip(*(part.split(chunk // FEWEST_COLUMNS) for part in (features, tokens)), strict=True)
         ]
     )
 

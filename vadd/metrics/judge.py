@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vadd.distributions.projection import linear_token_scores
 from vadd.errors import ConfigError, DomainError, ShapeError
 from vadd.metrics.information import entropies_of_rows
 from vadd.metrics.language import JudgeScores, check_padding
@@ -98,10 +99,9 @@ class CausalJudge(nn.Module):
     def log_probs(self, tokens: Tokens, is_padding: Flags) -> Float[Tensor, "batch dim"]:
         """The same of rows that passed :meth:`check`."""
         tokens = tokens.masked_fill(is_padding, 0)
-        logits = F.linear(self._hidden(tokens[:, :-1]), self.embedding.weight)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # also where the network runs in half
-        log_probs = -F.cross_entropy(wide.flatten(0, 1), tokens.flatten(), reduction="none").reshape(tokens.shape)
-        return log_probs.masked_fill(is_padding, 0.0)
+        hidden = self._hidden(tokens[:, :-1]).flatten(0, 1)
+        log_probs = linear_token_scores(hidden, self.embedding.weight, None, tokens.flatten())
+        return log_probs.reshape(tokens.shape).masked_fill(is_padding, 0.0)
 
     @torch.no_grad()
     def score(self, rows: Tokens, is_padding: Flags | None = None) -> JudgeScores:
