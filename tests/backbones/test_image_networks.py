@@ -23,7 +23,7 @@ from vadd.errors import ConfigError, DtypeError, ShapeError
 from vadd.priors import StandardNormalPrior
 from vadd.registry import build, describe
 from vadd.schedules import LinearSchedule
-from vadd.testing.contracts import check_denoiser, check_recognition
+from vadd.testing import check_denoiser, check_recognition
 from vadd.training import load_checkpoint, save_checkpoint
 
 VOCAB, BATCH = 5, 3

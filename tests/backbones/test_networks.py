@@ -10,7 +10,7 @@ from vadd.backbones import DiTDenoiser, DiTRecognition, MLPDenoiser, MLPRecognit
 from vadd.backbones.transformer import Rotary, rotate
 from vadd.errors import ConfigError, DtypeError, ShapeError
 from vadd.registry import build, describe
-from vadd.testing.contracts import check_denoiser, check_recognition
+from vadd.testing import check_denoiser, check_recognition
 
 VOCAB, LENGTH, BATCH = 5, 7, 3
 SMALL = {"hidden_size": 16, "depth": 2, "modulation_size": 8}

@@ -7,7 +7,7 @@ from vadd.backbones import UNET_PRESETS, UNetDenoiser, UNetRecognition, grid_pat
 from vadd.backbones.unet_conditioning import BlockConditioning
 from vadd.backbones.unet_layers import ChannelNorm, PixelAttention, ResidualBlock, Shape, enlarged
 from vadd.errors import ConfigError
-from vadd.testing.contracts import check_denoiser, check_recognition
+from vadd.testing import check_denoiser, check_recognition
 
 VOCAB, BATCH = 5, 3
 SMALL = {"channels": 8, "depth": 1, "num_heads": 2, "embedding_size": 4, "modulation_size": 8}

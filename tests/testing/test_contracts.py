@@ -15,7 +15,7 @@ from vadd.schedules import (
     NoiseSchedule,
     PolynomialSchedule,
 )
-from vadd.testing.contracts import check_denoiser, check_prior, check_recognition, check_schedule
+from vadd.testing import check_denoiser, check_prior, check_recognition, check_schedule
 
 VOCAB, LENGTH = 4, 6
 

@@ -4,7 +4,8 @@ Hypothesis strategies are in ``vadd.testing.strategies``, which needs Hypothesis
 """
 
 from vadd.objectives import kl_mode
-from vadd.testing.contracts import check_denoiser, check_prior, check_recognition, check_schedule
+from vadd.testing.contracts import check_prior, check_schedule
+from vadd.testing.contracts_network import check_denoiser, check_recognition
 from vadd.testing.contracts_sampler import check_sampler
 from vadd.testing.nodes import distribution_nodes, latent_nodes
 from vadd.testing.oracle import (

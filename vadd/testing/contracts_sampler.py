@@ -12,6 +12,7 @@ from vadd.samplers import Sampler, SamplerRun, SamplerState, infill, sample
 from vadd.samplers.base import Jump
 from vadd.samplers.gate import Mode
 from vadd.testing.chain import exact_sampler_distribution
+from vadd.testing.contracts_shared import require
 from vadd.testing.tiny import tiny_model
 
 __all__ = ["check_sampler"]
@@ -34,12 +35,12 @@ def check_sampler(sampler: Sampler) -> None:
     Raises:
         AssertionError: naming what to correct.
     """
-    _require(isinstance(sampler, Sampler), f"{type(sampler).__name__} must derive from vadd.samplers.Sampler.")
-    _require(
+    require(isinstance(sampler, Sampler), f"{type(sampler).__name__} must derive from vadd.samplers.Sampler.")
+    require(
         sampler.takes_num_steps in ("always", "optional", "never"),
         f'takes_num_steps must be "always", "optional" or "never", got {sampler.takes_num_steps!r}.',
     )
-    _require(
+    require(
         not (sampler.has_model_law and sampler.takes_num_steps == "never"),
         "has_model_law must be False where no number of steps is taken: the model's law is that of a number of steps.",
     )
@@ -58,11 +59,11 @@ def check_sampler(sampler: Sampler) -> None:
 
 def _check_samples(model: Any, options: dict[str, Any]) -> None:
     x = sample(model, 50, seed=0, **options)
-    _require(
+    require(
         tuple(x.shape) == (50, _LENGTH) and x.dtype == torch.int64 and bool(((x >= 0) & (x < _VOCAB)).all()),
         "samples must be clean tokens, int64, of the shape of the start.",
     )
-    _require(len(x.unique(dim=0)) > 1, "samples must differ: draw with run.reveal, or with run.generator.")
+    require(len(x.unique(dim=0)) > 1, "samples must differ: draw with run.reveal, or with run.generator.")
 
 
 def _check_known(model: Any, options: dict[str, Any]) -> None:
@@ -71,19 +72,19 @@ def _check_known(model: Any, options: dict[str, Any]) -> None:
     is_known = torch.rand(x.shape, generator=generator) < 0.5
     is_known[0], is_known[1] = True, False
     y = infill(model, x, is_known, seed=0, **options)
-    _require(torch.equal(y[is_known], x[is_known]), "tokens known from the start must not change; see run.is_free.")
-    _require(bool((y < _VOCAB).all()), "rows with known tokens must be completed too.")
+    require(torch.equal(y[is_known], x[is_known]), "tokens known from the start must not change; see run.is_free.")
+    require(bool((y < _VOCAB).all()), "rows with known tokens must be completed too.")
 
 
 def _check_seeds(model: Any, options: dict[str, Any]) -> None:
     before = torch.get_rng_state()
     first, second, other = (sample(model, 40, seed=seed, **options) for seed in (3, 3, 4))
-    _require(
+    require(
         torch.equal(torch.get_rng_state(), before),
         "with a seed the global random state must stay as it is: draw from run.generator.",
     )
-    _require(torch.equal(first, second), "one seed must give the same samples: keep nothing in the sampler.")
-    _require(not torch.equal(first, other), "another seed must give other samples.")
+    require(torch.equal(first, second), "one seed must give the same samples: keep nothing in the sampler.")
+    require(not torch.equal(first, other), "another seed must give other samples.")
 
 
 def _check_nan(model: Any, options: dict[str, Any]) -> None:
@@ -121,7 +122,7 @@ def _require_law(x: Tensor, expected: Tensor) -> None:
     statistic = ((observed[is_possible] - expected) ** 2 / expected).sum()
     degrees = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
     chance = float(torch.special.gammaincc(degrees, statistic / 2))
-    _require(
+    require(
         chance > _FALSE_ALARM and not bool(observed[~is_possible].any()),
         "samples must have the law of ancestral sampling, or has_model_law be False: chi-square "
         f"{float(statistic):.0f} at {len(expected) - 1} degrees of freedom.",
@@ -145,16 +146,16 @@ def _check_states(model: Any, sampler: Sampler, num_steps: int | None) -> None:
     state = SamplerState(run.start)
     with torch.no_grad():
         for jump in sampler.jumps(run):
-            _require(isinstance(jump, Jump), f"jumps must be of vadd.samplers.Jump, got {type(jump).__name__}.")
+            require(isinstance(jump, Jump), f"jumps must be of vadd.samplers.Jump, got {type(jump).__name__}.")
             if state.is_finished:
                 break
             kept = {f.name: _copy(getattr(state, f.name)) for f in fields(state)}
             after = sampler.step(run, state, jump)
-            _require(isinstance(after, SamplerState), f"a step must return a SamplerState, got {type(after).__name__}.")
+            require(isinstance(after, SamplerState), f"a step must return a SamplerState, got {type(after).__name__}.")
             for name, value in kept.items():
-                _require(_equal(getattr(state, name), value), f"a step must not change the state it is given ({name}).")
+                require(_equal(getattr(state, name), value), f"a step must not change the state it is given ({name}).")
             state = after
-    _require(not bool(run.is_masked(state.x).any()), "after the last jump nothing may be masked.")
+    require(not bool(run.is_masked(state.x).any()), "after the last jump nothing may be masked.")
 
 
 def _fresh(run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
@@ -167,8 +168,3 @@ def _copy(value: Any) -> Any:
 
 def _equal(value: Any, other: Any) -> bool:
     return torch.equal(value, other) if isinstance(value, Tensor) else value == other
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
