@@ -4,6 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
+# A file's tests stay together, as they share what was trained for them.
+SPREAD := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow lint format docs tutorials results mutation package torch-versions
@@ -35,10 +37,10 @@ demo: setup
 	$(PY) examples/digits_svi.py
 
 test: setup
-	$(PY) -m pytest -n $(WORKERS)
+	$(PY) -m pytest -n $(WORKERS) $(SPREAD)
 
 slow: setup
-	$(PY) -m pytest -n $(WORKERS) -m slow
+	$(PY) -m pytest -n $(WORKERS) $(SPREAD) -m slow
 
 lint: setup
 	$(PY) -m ruff check .
