@@ -75,6 +75,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cifar10-differences": lambda: differences("cifar10"),
     "cifar10-quality": lambda: image_quality("cifar10"),
     "throughput-step": lambda: throughput("step"),
+    "throughput-memory": lambda: throughput("memory"),
     "throughput-vadd": lambda: throughput("vadd", "pyro"),
     "throughput-sampling": lambda: throughput("sampling"),
     "throughput-evaluation": lambda: throughput("evaluation"),

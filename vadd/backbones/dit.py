@@ -57,7 +57,7 @@ class DiTDenoiser(FeatureDenoiser):
         modulation_size: width of the embeddings of latent, time and class.
         dropout: probability of dropping a unit of a residual branch, in training mode.
         recompute: whether outputs of norms and activations are computed again in the backward pass instead of kept:
-            a third of the memory of the blocks, for little time, as no matrix product is repeated.
+            saves a third of what the blocks keep, for little time, as no matrix product is repeated.
 
     Raises:
         ConfigError: on sizes that are not positive or do not fit together.
