@@ -207,10 +207,10 @@ def peak_memory(run: Step, device: torch.device) -> int:
 
 
 def count_waits(run: Step, device: torch.device) -> dict[str, int]:
-    """How often the host waits for the device while a function runs.
+    """How often the host waits for the device while a function runs, at least.
 
-    On a GPU those are PyTorch's own warnings of calls that synchronize; on a CPU, where nothing is waited for, how
-    often each of :data:`WAITS` runs.
+    On a GPU those are PyTorch's own warnings of calls that synchronize, of which it says that some go unnoticed; on a
+    CPU, where nothing is waited for, how often each of :data:`WAITS` runs.
     """
     synchronize(device)
     if device.type == "cuda":
@@ -222,7 +222,7 @@ def count_waits(run: Step, device: torch.device) -> dict[str, int]:
                 run()
             finally:
                 torch.cuda.set_sync_debug_mode(before)
-        return {"synchronizations": sum("synchroniz" in str(w.message) for w in caught)}
+        return {"synchronizations": sum("called a synchronizing CUDA operation" in str(w.message) for w in caught)}
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         run()
     found = {event.key: event.count for event in profiler.key_averages() if event.key in WAITS}

@@ -152,7 +152,7 @@ def throughput_processes(section: dict[str, Any]) -> str:
         for row in section["rows"]
     ]
     note = f"\nTime of one process to that of two: {quartiles(section['speedup'])}, at best 2.\n"
-    return table(["processes", "sequences a second", "most memory of a process, MiB"], rows) + note
+    return table(["processes", "sequences a second", "most memory of the main process, MiB"], rows) + note
 
 
 def throughput_accelerator(section: dict[str, Any]) -> str:

@@ -73,7 +73,7 @@ def measure_accelerator(bench: Bench, *, compiles: bool = True) -> dict[str, Any
     ours = {name: step for name, step in comparison["steps"].items() if name != "plain"}
     rates = {name: 1e3 * operations / step["ms"]["median"] for name, step in ours.items()}
     waits = {name: count_waits(step, bench.device) for name, step in steps.items()}
-    with checks_on(False, pair.model.process):  # as the trainer runs it
+    with checks_on(False, of_pyro=True):  # as the trainer runs it
         waits["eager, without checks"] = count_waits(eager, bench.device)
     return {
         "network": f"{dit['depth']} x {dit['hidden_size']}",

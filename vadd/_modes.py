@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Protocol, runtime_checkable
+from contextvars import ContextVar
 
 import pyro
 import torch
 from torch import nn
 
-__all__ = ["checks_on", "evaluating"]
+__all__ = ["are_checks_on", "checks_on", "evaluating"]
 
-
-@runtime_checkable
-class _Checked(Protocol):
-    validate_args: bool
+#: Of this thread, so that two of them may use one model.
+_CHECKS = ContextVar("_CHECKS", default=True)
 
 
 @contextmanager
@@ -30,18 +28,24 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+def are_checks_on() -> bool:
+    """Whether values are checked, where a process says that they are at all."""
+    return _CHECKS.get()
+
+
 @contextmanager
-def checks_on(is_on: bool, *processes: _Checked) -> Iterator[None]:
-    """Whether values of tokens and losses are checked inside, where these processes, and Pyro, check them at all.
+def checks_on(is_on: bool, *, of_pyro: bool = False) -> Iterator[None]:
+    """Whether values of tokens and losses are checked inside, by processes that check them at all.
 
     Each check makes the host wait for a GPU; on a CPU looking at values makes nobody wait.
+
+    Args:
+        is_on: whether; False around it stays.
+        of_pyro: whether Pyro's own checks go off too, in all threads.
     """
-    before = [process.validate_args for process in processes]
+    token = _CHECKS.set(is_on and _CHECKS.get())
     try:
-        for process in processes:
-            process.validate_args = process.validate_args and is_on
-        with nullcontext() if is_on else pyro.validation_enabled(False):
+        with pyro.validation_enabled(False) if of_pyro and not is_on else nullcontext():
             yield
     finally:
-        for process, value in zip(processes, before, strict=True):
-            process.validate_args = value
+        _CHECKS.reset(token)

@@ -202,7 +202,7 @@ class VADDModel(UniquelyNamedModule):
                 f"target must be boolean of the shape of x_t, {tuple(x_t.shape)}, got {target.dtype}, "
                 f"{tuple(target.shape)}."
             )
-        if not self.process.validate_args:
+        if not self.process.checks_values:
             return
         mask_id = self.process.mask_id
         if not bool(((x_t >= 0) & (x_t <= mask_id)).all()):

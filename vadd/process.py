@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vadd._checks import require_integer
+from vadd._modes import are_checks_on
 from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.schedules import NoiseSchedule
 from vadd.types import CorruptedBatch, Flags, PerSequence, Times, Tokens
@@ -22,8 +23,9 @@ class MaskingProcess(nn.Module):
         schedule: the noise schedule.
         vocab_size: number of clean tokens ``V``; ``mask_id`` is ``V``.
         validate_args: check the values of tokens and times on every call, and the loss. Costs a few
-            host-device synchronizations a step on an accelerator, next to nothing on a CPU. It is not stored: a
-            process that is loaded checks.
+            host-device synchronizations a call on an accelerator, next to nothing on a CPU; there the Trainer and
+            samplers check the first update and the first network call of a batch alone. It is not stored: a process
+            that is loaded checks.
     """
 
     def __init__(self, schedule: NoiseSchedule, vocab_size: int, *, validate_args: bool = True) -> None:
@@ -37,6 +39,11 @@ class MaskingProcess(nn.Module):
         self.schedule = schedule
         self.vocab_size = vocab_size
         self.validate_args = validate_args
+
+    @property
+    def checks_values(self) -> bool:
+        """Whether values are checked now: ``validate_args``, but where training and sampling leave it out."""
+        return self.validate_args and are_checks_on()
 
     @property
     def mask_id(self) -> int:
@@ -127,7 +134,7 @@ class MaskingProcess(nn.Module):
             raise DtypeError(f"num_masked must hold integers, got {num_masked.dtype}.")
         if num_masked.shape != x_0.shape[:1]:
             raise ShapeError(f"num_masked must have shape {tuple(x_0.shape[:1])}, got {tuple(num_masked.shape)}.")
-        if self.validate_args:
+        if self.checks_values:
             num_free = (uniform < 1).sum(-1)
             if bool(((num_masked < 0) | (num_masked > num_free)).any()):
                 raise DomainError(
@@ -178,7 +185,7 @@ class MaskingProcess(nn.Module):
                 raise DtypeError(f"{name} must be boolean, got {flags.dtype}.")
             if flags.shape != x_0.shape:
                 raise ShapeError(f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}.")
-        if not self.validate_args:
+        if not self.checks_values:
             return
         if is_padding is not None:
             require_data(is_padding)
@@ -202,7 +209,7 @@ class MaskingProcess(nn.Module):
                 raise ShapeError(
                     f"{name} must have shape {tuple(x_0.shape[:1])}, one time a row, got {tuple(time.shape)}."
                 )
-        if self.validate_args and not bool(((s >= 0) & (s <= t) & (t <= 1)).all()):
+        if self.checks_values and not bool(((s >= 0) & (s <= t) & (t <= 1)).all()):
             raise DomainError(
                 "times must satisfy 0 <= s <= t <= 1, got "
                 f"s in [{float(s.min())}, {float(s.max())}], t in [{float(t.min())}, {float(t.max())}]."

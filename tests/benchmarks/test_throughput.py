@@ -193,15 +193,19 @@ def test_growth_judges_the_last_pair_by_the_operations_counted(power, is_met):
     from throughput_scaling import Axis, growth
 
     values = [2, 4, 8, 16]
-    axis = Axis("size", values, values, memory=0)
+    axis = Axis("size", values, values, time=1, memory=0)
     slower = (1.0, 3.0, 10.0)  # a machine that slows down from round to round
     cost = [1, 1, 1, 2**power]  # it begins to grow at the end
     memory = [7 + v for v in (0, 1, 0, 0)]
     found = growth(axis, values, [[s * c for s in slower] for c in cost], memory, [1, 1, 5, 10])
+    assert found["goals"]["operations"]["met"]
     assert found["last"] == pytest.approx({"time": power, "memory": 0, "operations": 1})
     assert found["goals"]["time"]["met"] == is_met
     assert found["goals"]["memory"]["met"]
     found = growth(axis, values, [[s * v**power for s in slower] for v in values], memory, values)
+    wasteful = growth(axis, values, [[v**2] * 3 for v in values], memory, [v**2 for v in values])
+    assert wasteful["goals"]["time"]["met"]
+    assert not wasteful["goals"]["operations"]["met"]
     quartiles = [found["exponents"]["time"][key] for key in ("lower_quartile", "median", "upper_quartile")]
     assert quartiles == pytest.approx([power] * 3)
 
@@ -263,7 +267,12 @@ def test_waits_on_a_gpu_are_pytorchs_warnings(monkeypatch):
 
     modes = ["default"]
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
-    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def switch(mode):
+        modes.append(mode)
+        warnings.warn("a prototype feature that does not yet detect all synchronizing operations", stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", switch)
     monkeypatch.setattr(measuring, "synchronize", lambda device: None)
 
     def run():

@@ -56,8 +56,10 @@ class DiTDenoiser(FeatureDenoiser):
             ``num_classes`` means "no label" and is assumed where ``condition`` is not given.
         modulation_size: width of the embeddings of latent, time and class.
         dropout: probability of dropping a unit of a residual branch, in training mode.
-        recompute: whether outputs of norms and activations are computed again in the backward pass instead of kept:
-            saves a third of what the blocks keep, for little time, as no matrix product is repeated.
+        recompute: whether outputs of norms and activations are computed again in the backward pass instead of kept. In
+            single precision that saves a third or more of what the blocks keep, for little time, as no matrix product
+            is repeated; a compiled network repeats one a block, and keeps still less. ``torch.func`` differentiates no
+            network that recomputes.
 
     Raises:
         ConfigError: on sizes that are not positive or do not fit together.

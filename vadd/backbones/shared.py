@@ -43,6 +43,7 @@ class SharedRecognition(SharesDenoiser, Recognition):
         detach: whether the recognition model leaves the denoiser's weights alone; otherwise it trains them too,
             for another two thirds of a step.
         dropout: probability of dropping a unit of a residual branch of the blocks, in training mode.
+        recompute: as in :class:`~vadd.backbones.DiTDenoiser`, for its own blocks.
 
     Raises:
         ConfigError: on sizes that are not positive or do not fit together, or an empty latent.
@@ -63,6 +64,7 @@ class SharedRecognition(SharesDenoiser, Recognition):
         positions: str = "rotary",
         detach: bool = True,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.latent_shape = as_latent_shape(latent_shape)
@@ -71,7 +73,13 @@ class SharedRecognition(SharesDenoiser, Recognition):
         self.project = nn.Linear(context_size, hidden_size)
         initialize_fan_in(self.project)
         self.trunk = _small_trunk(
-            num_tokens, hidden_size=hidden_size, depth=depth, num_heads=num_heads, positions=positions, dropout=dropout
+            num_tokens,
+            hidden_size=hidden_size,
+            depth=depth,
+            num_heads=num_heads,
+            positions=positions,
+            dropout=dropout,
+            recompute=recompute,
         )
         self.readout = Readout(
             hidden_size, self.latent_shape, num_tokens, family=family, patches=patches, only_target=only_target
@@ -130,6 +138,7 @@ class EmbeddingRecognition(SharesDenoiser, Recognition):
         reads_time, num_classes, modulation_size: as in :class:`~vadd.backbones.DiTDenoiser`.
         detach: whether the recognition model leaves the embedding alone; otherwise it trains it too.
         dropout: probability of dropping a unit of a residual branch, in training mode.
+        recompute: as in :class:`~vadd.backbones.DiTDenoiser`, for its own blocks.
 
     Raises:
         ConfigError: on sizes that are not positive or do not fit together, or an empty latent.
@@ -153,6 +162,7 @@ class EmbeddingRecognition(SharesDenoiser, Recognition):
         modulation_size: int = 128,
         detach: bool = True,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.latent_shape = as_latent_shape(latent_shape)
@@ -170,6 +180,7 @@ class EmbeddingRecognition(SharesDenoiser, Recognition):
             num_classes=num_classes,
             modulation_size=modulation_size,
             dropout=dropout,
+            recompute=recompute,
         )
         self.readout = Readout(
             hidden_size, self.latent_shape, num_tokens, family=family, patches=patches, only_target=only_target

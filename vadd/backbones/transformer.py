@@ -72,7 +72,7 @@ class Block(nn.Module):
     """Pre-norm transformer block: self-attention and a feed-forward layer with ratio 4.
 
     With ``recompute`` what norms and activation give is made anew in the backward pass; no matrix product is repeated,
-    for a checkpoint stops at the last value that it needs, the input of its product.
+    for a checkpoint stops at the last value that it needs, the input of its product. A compiler plans by itself.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class Block(nn.Module):
             q, k, v = qkv.unbind(2)
         else:
             q, k = rotate(qkv[:, :, :2], *rotary).unbind(2)
-            v = qkv[:, :, 2].contiguous()  # a view would keep queries and keys from before the rotation
+            v = qkv[:, :, 2]
+            if torch.is_grad_enabled():
+                v = v.contiguous()  # a view would keep queries and keys from before the rotation
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=attends)
         x = x + self.dropout(self.attention_out(y.transpose(1, 2).flatten(2)))
         y = self._run(lambda x: self.feed_in(self.feed_norm(x, modulations[1], target)), x)
@@ -111,7 +113,7 @@ class Block(nn.Module):
 
     def _run(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+            return checkpoint(function, x, use_reentrant=False)
         return function(x)
 
 

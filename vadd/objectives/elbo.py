@@ -138,7 +138,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             divergence = sum_particles(self._divergence(guide_trace.nodes["z"], latent))
             divergence = divergence.masked_fill(weights.latent == 0, 0.0)  # it may be infinite there
             cost = weights.latent * divergence - weights.likelihood * log_prob
-            if self.process.validate_args and not bool(torch.isfinite(cost).all()):
+            if self.process.checks_values and not bool(torch.isfinite(cost).all()):
                 raise diagnose_loss(model_trace, guide_trace)
             reconstruction = reconstruction - log_prob / self.num_particles
             kl = kl + divergence / self.num_particles
@@ -252,7 +252,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             earlier.reconstruction + reconstruction.detach() / self.num_particles,
             earlier.kl + kl.detach() / self.num_particles,
         )
-        if self.process.validate_args and not bool(torch.isfinite(loss)):
+        if self.process.checks_values and not bool(torch.isfinite(loss)):
             raise diagnose_loss(model_trace, guide_trace)
         return loss.detach(), loss
 

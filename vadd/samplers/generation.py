@@ -153,7 +153,7 @@ class Generation:
         for jump in jumps:
             if state.is_finished:
                 break
-            with checks_on(state.num_calls == 0 or run.start.device.type == "cpu", self.model.process):
+            with checks_on(state.num_calls == 0 or run.start.device.type == "cpu"):
                 state = self.sampler.step(run, state, jump)
             bar.update()
             if self.record is not None:

@@ -213,10 +213,9 @@ class Trainer:
         if self.kl_schedule is not None:
             self.objective.kl_weight = self.kl_schedule(self.step)
         batch = processes.gather(rows)
-        checked = self.objective.process, self.model.process
-        with checks_on(window.is_first or self.device.type == "cpu", *checked):
+        with checks_on(window.is_first or self.device.type == "cpu", of_pyro=True):
             drawn = self.objective.draw(self.model, **batch)
-        with checks_on(False, *checked):
+        with checks_on(False, of_pyro=True):
             self.optimizer.zero_grad(set_to_none=True)
             noise = torch.Generator(self.device)
             for first, is_last in processes.parts():
