@@ -20,8 +20,13 @@ import tables_shared  # noqa: E402
 
 # These read what digits_svi.py leaves.
 AFTER_DIGITS = ("infill", "steps_vs_quality")
-# Whose command merges the runs of another one.
-BEFORE = {"latent_design": "python benchmarks/latent_design.py --seeds 0 1 2"}
+# Whose command merges the runs of others: every design with every seed, which is more than the tables show.
+BEFORE = {
+    "latent_design": [
+        "python benchmarks/latent_design.py --seeds 0 1 --to-the-end",
+        "python benchmarks/latent_design.py --seeds 2",
+    ]
+}
 
 
 class Benchmark(NamedTuple):
@@ -52,13 +57,20 @@ def seconds_in(found: Any) -> Iterator[float]:
             yield from seconds_in(part)
 
 
+def commands_of(report: dict[str, Any]) -> list[str]:
+    """The command of a report, or those of its sections where they were measured apart."""
+    parts = report["results"].values()
+    sections = [part["environment"] for part in parts if isinstance(part, dict) and "environment" in part]
+    return list(dict.fromkeys(part["command"] for part in sections)) or [report["command"]]
+
+
 def benchmarks() -> list[Benchmark]:
     """Those on a CPU, in an order in which they can run."""
     found = []
     for path in sorted(tables_shared.RESULTS.glob("*.json"), key=lambda path: (path.stem in AFTER_DIGITS, path.stem)):
         report = json.loads(path.read_text())
         if report["machine"]["device"] == "cpu":
-            commands = [*([BEFORE[path.stem]] if path.stem in BEFORE else []), report["command"]]
+            commands = [*BEFORE.get(path.stem, []), *commands_of(report)]
             found.append(Benchmark(path.stem, commands, sum(seconds_in(report["results"]))))
     return found
 

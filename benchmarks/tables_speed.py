@@ -187,5 +187,7 @@ THROUGHPUT: dict[str, Callable[[dict[str, Any]], str]] = {
 def throughput(*sections: str) -> str:
     """Tables of sections of the throughput benchmark, each with its own origin."""
     results = read("throughput")["results"]
-    found = [(name, results[name]) for name in sections if name in results]
+    if missing := [name for name in sections if name not in results]:
+        raise SystemExit(f"throughput.json has no {', '.join(missing)}: run benchmarks/throughput.py --only SECTION.")
+    found = [(name, results[name]) for name in sections]
     return "\n".join(THROUGHPUT[name](section) + origin(section["environment"]) for name, section in found)

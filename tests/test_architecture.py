@@ -52,7 +52,15 @@ ALLOWED["testing"] = ALLOWED.keys() | {"__init__"}
 ALLOWED["__init__"] = ALLOWED.keys() - {"testing"}
 
 MAX_LINES = 300
-LONGER = {"model.py": 330}
+#: A model's methods are one interface; these programs are each one experiment, read from top to bottom.
+LONGER = {
+    "vadd/model.py": 330,
+    "benchmarks/latent_design.py": 700,
+    "benchmarks/reliability.py": 810,
+    "benchmarks/sampler.py": 360,
+    "benchmarks/step_overhead.py": 310,
+    "examples/runs.py": 440,
+}
 
 
 def unit_of(module: str, root: Path) -> str | None:
@@ -136,9 +144,9 @@ def test_checker_finds_planted_violations(tmp_path, file, code, expected):
 
 
 def test_no_file_is_long():
-    lengths = {
-        path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")
-    }
+    root = PACKAGE.parent
+    files = [path for folder in ("vadd", "benchmarks", "examples") for path in (root / folder).rglob("*.py")]
+    lengths = {path.relative_to(root).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name: n for name, n in lengths.items() if n > LONGER.get(name, MAX_LINES)} == {}
 
 

@@ -27,7 +27,13 @@ def test_times_of_the_result_files_are_found(repeat):
 
 def test_what_is_merged_is_run_before(repeat):
     (commands,) = (benchmark.commands for benchmark in repeat.benchmarks() if benchmark.name == "latent_design")
-    assert ["--merge" in command for command in commands] == [False, True]
+    assert ["--merge" in command for command in commands] == [False, False, True]
+
+
+def test_sections_that_were_measured_apart_are_repeated_apart(repeat):
+    (commands,) = (benchmark.commands for benchmark in repeat.benchmarks() if benchmark.name == "throughput")
+    assert len(commands) > 1
+    assert any("step" in command for command in commands)
 
 
 @pytest.mark.parametrize(("options", "ran"), [([], ["short"]), (["--all"], ["long", "short"]), (["--list"], None)])
