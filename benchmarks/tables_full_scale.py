@@ -11,6 +11,8 @@ FID_SAMPLES = 50_000
 def gpu_hours(operations: float) -> str:
     """Hours of one H100 at the assumed shares of its peak."""
     found = [operations / (share * PEAK) / 3600 for share in SHARES]
+    if found[0] < 0.1:
+        return "under 1"  # so few operations an update are not what takes the time
     digits = 0 if found[0] >= 10 else 1 if found[0] >= 1 else 2
     return " to ".join(f"{hours:,.{digits}f}" for hours in found)
 

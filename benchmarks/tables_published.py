@@ -7,6 +7,8 @@ have the paper's names; what they are is said on the page.
 
 from typing import Any, NamedTuple
 
+#: The metric of a row that is ours alone.
+NOT_PUBLISHED = "not published"
 #: Numbers of steps of the published FID.
 FID_STEPS = (10, 20, 30, 50, 100)
 
@@ -98,6 +100,7 @@ PUBLISHED = (
         (Figure("1M updates", "27.70", "20.53"), Figure("10M updates", "23.00", "")),
         "lm1b",
     ),
+    Published("Wikipedia, 256 characters", NOT_PUBLISHED, (), "text_wiki27"),
     *(
         Published(f"OpenWebText, zero-shot on {name}", "PPL", (Figure("", "", vadd),), "openwebtext")
         for name, vadd in (

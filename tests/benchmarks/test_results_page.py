@@ -76,14 +76,14 @@ def test_commands_of_all_protocols_are_there():
 
 
 def test_every_published_figure_is_there():
-    from tables_published import PROTOCOLS, PUBLISHED
+    from tables_published import NOT_PUBLISHED, PROTOCOLS, PUBLISHED
 
     found = {row[0]: row for row in table_of("results") if row[0]}
     assert found.keys() == {published.task for published in PUBLISHED}
     for published in PUBLISHED:
         _, metric, mdlm, vadd, *_ = found[published.task]
         assert metric == published.metric
-        assert published.protocol in PROTOCOLS
+        assert metric == NOT_PUBLISHED or published.protocol in PROTOCOLS
         for figure in published.figures:
             assert figure.mdlm in mdlm
             assert figure.vadd in vadd
