@@ -19,7 +19,7 @@ from vadd.evaluation import log_likelihood_bound
 # What follows is found through throughput_shared.
 # isort: split
 from measuring import Step, TrainingStep, count_operations, fit_exponent, goal, peak_memory, spread, time_in_turns
-from reliability import free_port
+from reliability_lab import free_port
 from throughput_training import mean_operations, step_of
 
 BASE = {"vocab_size": 1000, "batch_size": 4}

@@ -55,8 +55,6 @@ MAX_LINES = 300
 #: A model's methods are one interface; these programs are each one experiment, read from top to bottom.
 LONGER = {
     "vadd/model.py": 330,
-    "benchmarks/latent_design.py": 700,
-    "benchmarks/reliability.py": 810,
     "benchmarks/sampler.py": 360,
     "benchmarks/step_overhead.py": 310,
     "examples/runs.py": 440,

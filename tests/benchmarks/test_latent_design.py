@@ -17,9 +17,9 @@ def benchmark():
     return module
 
 
-@pytest.fixture
-def runs(benchmark, tmp_path):
-    folder = tmp_path / "runs"
+@pytest.fixture(scope="module")
+def runs(benchmark, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
     designs = ["mdm", "default", "fresh-null"]
     benchmark.main(["--smoke", "--quiet", "--data", "digits", "--designs", *designs, "--runs", str(folder)])
     return folder
@@ -48,7 +48,7 @@ def test_a_run_that_is_there_is_not_repeated(benchmark, runs, capsys):
 
 
 def test_every_design_can_be_built_and_trained(benchmark):
-    data = benchmark.digits(None)
+    data = benchmark.DATA["digits"](None)
     for name, design in benchmark.DESIGNS.items():
         model, guide, objective = benchmark.build(design, data)
         loss = objective(model, guide)(data.train[:4])
