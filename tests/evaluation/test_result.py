@@ -23,14 +23,14 @@ def evaluate(bound, latent_dim=1, **options):
 
 
 def test_values_and_errors_follow_their_definitions():
-    draws = [torch.tensor([1.0, 2.0, 6.0]), torch.tensor([3.0, 2.0, 4.0])]
+    draws = [torch.tensor([1.0, 2.0, 7.0]), torch.tensor([3.0, 2.0, 3.0])]
     result = collect("finite-step", "a sampler", draws, torch.tensor([2, 1, 3]), 4, 7)
     assert result.nats_per_sequence.tolist() == [2.0, 2.0, 5.0]
     assert result.nats == 3.0
     assert result.stderr == pytest.approx(math.sqrt(3.0) / math.sqrt(3))
     # Each sequence: standard deviation over the two draws by the square root of two.
-    assert result.stderr_per_sequence.tolist() == pytest.approx([1.0, 0.0, 1.0])
-    assert result.estimator_stderr == pytest.approx(math.sqrt(2.0) / 3)
+    assert result.stderr_per_sequence.tolist() == pytest.approx([1.0, 0.0, 2.0])
+    assert result.estimator_stderr == pytest.approx(math.sqrt(5.0) / 3)
     assert result.bits_per_dim == pytest.approx(9 / 6 / math.log(2))
     assert result.perplexity == pytest.approx(math.exp(9 / 6))
     assert (result.num_latents, result.num_draws, result.seed, result.kind) == (4, 2, 7, "finite-step")
