@@ -26,7 +26,7 @@ def test_the_block_runs(capsys):
 def test_the_options_and_protocols_that_it_names_are_there():
     text, examples = PAGE.read_text(), PAGE.parents[1] / "examples"
     paths = [examples / name for name in ("texts.py", "runs.py", "text_infill.py")]
-    paths.append(examples.parent / "benchmarks" / "model_comparison.py")
+    paths += [examples.parent / "benchmarks" / name for name in ("model_comparison.py", "train_judge.py")]
     code = "".join(path.read_text() for path in paths)
     for option in set(re.findall(r"[` ](--[a-z][a-z-]+)", text)):
         assert f'"{option}"' in code, option
