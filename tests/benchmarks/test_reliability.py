@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import reliability
+    import reliability_lab
 
-    return reliability
+    return reliability_lab
 
 
 def test_smoke_run_survives_and_reports(tmp_path):
