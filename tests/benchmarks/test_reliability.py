@@ -72,7 +72,9 @@ def test_a_check_that_fails_is_listed_and_not_survived(benchmark):
 
 
 def test_damage_is_noticed(benchmark, tmp_path):
-    trainer = benchmark.make_trainer(str(tmp_path), num_updates=2, save_every=1, batch_size=4)
+    from reliability_program import make_trainer
+
+    trainer = make_trainer(str(tmp_path), num_updates=2, save_every=1, batch_size=4)
     trainer.fit()
     assert benchmark.whole(tmp_path) == ([1, 2], True)
     assert benchmark.has_all_metrics(tmp_path, tmp_path)
