@@ -248,6 +248,23 @@ def test_rows_of_a_published_protocol_are_trained_on(example, tmp_path, packing)
     assert filled.endswith(" stones")
 
 
+def test_the_protocol_of_openwebtext_is_run_with_its_six_other_texts(example, data_root, tmp_path):
+    """On lines in place of the corpora, with the vocabulary of GPT-2."""
+    text = write_text(tmp_path / "lines.txt")
+    with text.open("a") as file:
+        file.write("held out\n" * 100_000)  # the protocol leaves as many of its last documents alone
+    names = ("arxiv", "lm1b", "lambada", "wikitext-103", "pubmed", "ag-news")
+    others = [f"{name}={write_text(tmp_path / f'{name}.txt', seed)}" for seed, name in enumerate(names, 1)]
+    given = ("--protocol", "openwebtext-train", "--length", 16, "--data-root", data_root)
+    report = smoke(example, text, tmp_path / "out", *given, "--judge-updates", 1, "--zero-shot", *others)
+    assert report["unit"] == "nats per row of 16 tokens of gpt2, packed"
+    assert [part["name"] for part in report["zero_shot"]] == list(names)
+    for part in report["zero_shot"]:
+        perplexities = [row["perplexity"] for row in part["bounds"] if row.get("perplexity") is not None]
+        assert perplexities
+        assert min(perplexities) > 1
+
+
 @pytest.mark.parametrize(
     ("is_padded", "tokens", "known", "padding"),
     [
