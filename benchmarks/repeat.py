@@ -20,12 +20,19 @@ import tables_shared  # noqa: E402
 
 # These read what digits_svi.py leaves.
 AFTER_DIGITS = ("infill", "steps_vs_quality")
-# Whose command merges the runs of others: every design with every seed, which is more than the tables show.
+_JUDGE = (
+    "python benchmarks/train_judge.py --text wikitext2 --tokenizer {} --detokenizer wikitext --length 128 "
+    "--batch-size 8 --updates 400 --depth 3 --out outputs/judges/{}"
+)
+# Whose command needs what others leave: judges, or runs to merge, here of every design with every seed, which is more
+# than the tables show.
 BEFORE = {
+    "text_wikitext2-gpt2": [_JUDGE.format("gpt2", "wikitext2-gpt2")],
+    "text_wikitext2-bert": [_JUDGE.format("bert-base-uncased", "wikitext2-bert")],
     "latent_design": [
         "python benchmarks/latent_design.py --seeds 0 1 --to-the-end",
         "python benchmarks/latent_design.py --seeds 2",
-    ]
+    ],
 }
 
 

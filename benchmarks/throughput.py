@@ -1,12 +1,12 @@
 """Throughput: training, sampling and evaluation, each against an alternative in the same run.
 
 Sections: ``step``, the masked diffusion model's training step against that of public code; ``memory``, the same with
-activations computed again; ``vadd``, VADD's against
-it; ``pyro``, the Pyro estimator against a loss written by hand; ``sampling``, ``evaluation``; ``scaling`` with the
-sizes and ``processes``; on a GPU also ``accelerator``. Alternatives take turns under equal seeds; reported are medians
-and quartiles of the ratios within a round. Times are those of the processor with one thread on a CPU, which other work
-disturbs less, and otherwise by the clock. Run ``python benchmarks/throughput.py``; ``--only`` measures some of the
-sections and keeps the others of an earlier run, each with the command, commit and machine that it comes from.
+activations computed again; ``vadd``, VADD's against it; ``pyro``, the Pyro estimator against a loss written by hand;
+``sampling``, ``evaluation``; ``scaling`` with the sizes and ``processes``; on a GPU also ``accelerator``. Alternatives
+take turns under equal seeds; reported are medians and quartiles of the ratios within a round. Times are those of the
+processor with one thread on a CPU, which other work disturbs less, and otherwise by the clock. Run ``python
+benchmarks/throughput.py``; ``--only`` measures some of the sections and keeps the others of an earlier run, each with
+the command, commit and machine that it comes from.
 """
 
 import argparse

@@ -30,6 +30,14 @@ def test_what_is_merged_is_run_before(repeat):
     assert ["--merge" in command for command in commands] == [False, False, True]
 
 
+@pytest.mark.parametrize("name", ["text_wikitext2-gpt2", "text_wikitext2-bert"])
+def test_the_judge_that_a_comparison_names_is_trained_before(name, repeat):
+    (commands,) = (benchmark.commands for benchmark in repeat.benchmarks() if benchmark.name == name)
+    before, command = (line.split() for line in commands)
+    assert before[before.index("--out") + 1] == command[command.index("--judge") + 1]
+    assert before[before.index("--tokenizer") + 1] == command[command.index("--tokenizer") + 1]
+
+
 def test_sections_that_were_measured_apart_are_repeated_apart(repeat):
     (commands,) = (benchmark.commands for benchmark in repeat.benchmarks() if benchmark.name == "throughput")
     assert len(commands) > 1
