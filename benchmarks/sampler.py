@@ -24,7 +24,16 @@ from vadd import MaskingProcess, VADDModel
 from vadd.backbones import Denoiser, DiTDenoiser
 from vadd.priors import StandardNormalPrior
 from vadd.reporting import write_report
-from vadd.samplers import AncestralSampler, ConfidenceSampler, FirstHittingSampler, Sampler, SamplerRun, SamplerState
+from vadd.samplers import (
+    AncestralSampler,
+    ConfidenceSampler,
+    FirstHittingSampler,
+    Jump,
+    Sampler,
+    SamplerRun,
+    SamplerState,
+    StaticSampler,
+)
 from vadd.samplers.latents import resolve_latents
 from vadd.samplers.time_grid import resolve_grid
 from vadd.schedules import LinearSchedule
@@ -139,11 +148,19 @@ def prepare(model: VADDModel, sampler: Sampler, sizes: Sizes, num_steps: int, in
     index = min(index, len(jumps) - 1)
     jump = jumps[index]
     hidden = torch.rand(shape, dtype=torch.float64, device=device) < jump.masked[0]
-    if jump.target is not None:  # decided for the whole run
-        hidden = torch.stack([later.target for later in jumps[index:] if later.target is not None]).any(0)
+    if jump.target is not None or jump.slots is not None:  # decided for the whole run
+        hidden = torch.stack([revealed_by(later, hidden) for later in jumps[index:]]).any(0)
     x = torch.randint(sizes.vocab_size, shape, device=device).masked_fill(hidden, model.process.mask_id)
     state = SamplerState(x)
     return lambda: sampler.step(run, state, jump), (once[0], once[1])
+
+
+def revealed_by(jump: Jump, like: Tensor) -> Tensor:
+    """Positions that a jump reveals which was decided on before it, as flags of the shape of ``like``."""
+    if jump.slots is None:
+        return torch.zeros_like(like) if jump.target is None else jump.target
+    slots, is_due = jump.slots
+    return torch.zeros_like(like).flatten().index_copy(0, slots, is_due).reshape(like.shape)
 
 
 class _SecondCallError(Exception):
@@ -255,6 +272,7 @@ def measure(sizes: Sizes, args: argparse.Namespace) -> dict[str, Any]:
     methods = {
         "ancestral": ancestral,
         "cached": AncestralSampler(skip="rows"),
+        "static": StaticSampler(),
         "first-hitting": FirstHittingSampler(),
         "confidence": ConfidenceSampler(),
     }

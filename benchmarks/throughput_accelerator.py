@@ -99,7 +99,9 @@ def sampling(bench: Bench, vocab_size: int) -> list[dict[str, Any]]:
     }
     rows = []
     for num_steps in (2,) if bench.is_smoke else STEPS:
-        steps = {name: under_autocast(sampler_of(m, num_samples, num_steps), bench) for name, m in models.items()}
+        runs = {name: sampler_of(model, num_samples, num_steps) for name, model in models.items()}
+        runs["VADD, static"] = sampler_of(models["VADD"], num_samples, num_steps, method="static")
+        steps = {name: under_autocast(run, bench) for name, run in runs.items()}
         comparison = bench.compare(steps, least=3)
         rows.append(
             {

@@ -12,6 +12,7 @@ from vadd import VADDModel
 from vadd.backbones import DiTDenoiser
 from vadd.evaluation import log_likelihood_bound
 from vadd.recipes import Pair
+from vadd.samplers.methods import Method
 
 # What follows is found through throughput_shared.
 # isort: split
@@ -35,9 +36,9 @@ BOUNDS: dict[str, dict[str, Any]] = {
 }
 
 
-def sampler_of(model: VADDModel, num_samples: int, num_steps: int) -> Step:
-    """A call of the model's default sampler."""
-    return lambda: model.sample(num_samples, num_steps=num_steps, progress=False)
+def sampler_of(model: VADDModel, num_samples: int, num_steps: int, method: Method = "ancestral") -> Step:
+    """A call of a sampler with the model's default latents."""
+    return lambda: model.sample(num_samples, num_steps=num_steps, method=method, progress=False)
 
 
 def measure_sampling(bench: Bench) -> dict[str, Any]:

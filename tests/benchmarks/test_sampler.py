@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vadd.samplers import AncestralSampler, FirstHittingSampler
+from vadd.samplers import AncestralSampler, FirstHittingSampler, StaticSampler
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +40,7 @@ def test_smoke_run_writes_every_comparison(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "sampler.json").read_text())["results"]
     names = {
-        "methods": ["ancestral", "cached", "first-hitting", "confidence"],
+        "methods": ["ancestral", "cached", "static", "first-hitting", "confidence"],
         "projection": ["at revealed positions", "at all positions"],
         "latent": ["MDM with AdaLN", "VADD", "MDM"],
     }
@@ -99,8 +99,13 @@ def test_time_is_what_is_spent_in_trunk_and_projection(benchmark_module, vadd, m
 @pytest.mark.parametrize(
     ("sampler", "index", "tolerance"),
     # First hitting skips steps that reveal nothing in a row, and so runs a little ahead.
-    [(AncestralSampler(), 0, 0.03), (AncestralSampler(), 7, 0.03), (FirstHittingSampler(), 4, 0.1)],
-    ids=["ancestral-0", "ancestral-7", "first-hitting-4"],
+    [
+        (AncestralSampler(), 0, 0.03),
+        (AncestralSampler(), 7, 0.03),
+        (StaticSampler(), 5, 0.03),
+        (FirstHittingSampler(), 4, 0.1),
+    ],
+    ids=["ancestral-0", "ancestral-7", "static-5", "first-hitting-4"],
 )
 def test_steps_are_those_of_a_run(benchmark_module, vadd, sampler, index, tolerance):
     # Over 6,400 positions: tolerances of 0.03 are those of five standard deviations or more.

@@ -82,7 +82,7 @@ def test_a_row_keeps_its_latent_whatever_the_masks():
     assert torch.equal(found.x_0, X_0[:4])
 
 
-@pytest.mark.parametrize("method", ["ancestral", "cached", "first-hitting", "confidence"])
+@pytest.mark.parametrize("method", ["ancestral", "cached", "static", "first-hitting", "confidence"])
 def test_a_column_keeps_masks_and_noise_whatever_the_latent(method):
     # Where the latent says nothing, whatever differs comes from masks and noise.
     found = pages(strength=0.0, num_draws=12, method=method)

@@ -122,7 +122,10 @@ OBJECTIVES = {
         [(SharedLatentELBO(process, StepLaw((1, 3, None), (0.4, 0.3, 0.3))), 0.6), (NullLatentELBO(process), 0.4)], **o
     ),
 }
-METHODS = ["ancestral", "cached", "first-hitting", "confidence", "entropy-bounded", "remasking", "predictor-corrector"]
+METHODS = [
+    *("ancestral", "cached", "static", "first-hitting", "confidence"),
+    *("entropy-bounded", "remasking", "predictor-corrector"),
+]
 
 
 @pytest.fixture(autouse=True)

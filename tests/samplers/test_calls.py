@@ -154,7 +154,7 @@ def test_the_prior_is_called_only_where_a_latent_is_drawn(method, latents, at_mo
 def test_a_model_without_a_latent_never_calls_its_prior():
     model = make_model(latent=0)
     calls = count_prior_calls(model)
-    for method in ("ancestral", "cached", "first-hitting", "confidence", "remasking"):
+    for method in ("ancestral", "cached", "static", "first-hitting", "confidence", "remasking"):
         model.sample(3, num_steps=4, method=method)
     assert calls == []
 

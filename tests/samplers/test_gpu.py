@@ -11,7 +11,7 @@ from .test_law import law, make_model
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-@pytest.mark.parametrize("method", ["ancestral", "cached", "first-hitting"])
+@pytest.mark.parametrize("method", ["ancestral", "cached", "static", "first-hitting"])
 @pytest.mark.parametrize("latents", ["fresh", "shared", ("shared", "null", "fresh")])
 def test_samples_on_a_gpu_have_the_enumerated_law(method, latents):
     expected = law(make_model("normal"), 3, latents)

@@ -19,7 +19,7 @@ from vadd.testing.strategies import tiny_models
 from .laws import DRAWS, LENGTH, VOCAB, check_law
 from .test_law import ATOMS, EXACT, Reweighted, make_model
 
-METHODS = ("ancestral", "cached", "first-hitting", "confidence", "remasking", "predictor-corrector")
+METHODS = ("ancestral", "cached", "static", "first-hitting", "confidence", "remasking", "predictor-corrector")
 X = torch.tensor([1, 0, 1])
 KNOWN = torch.tensor([True, False, False])
 
@@ -153,7 +153,7 @@ def test_impossible_tokens_are_reported():
 
 
 @pytest.mark.parametrize("latents", ["fresh", "shared"])
-@pytest.mark.parametrize("method", ["ancestral", "cached", "first-hitting"])
+@pytest.mark.parametrize("method", ["ancestral", "cached", "static", "first-hitting"])
 def test_many_candidates_are_bayes_conditioning(method, latents):
     """64 candidates, off by a few thousandths; the chain from the known tokens is told apart."""
     model = make_model("conditional")

@@ -24,7 +24,7 @@ MODELS = {
     "no latent": {"latent_dim": 0},
     "reads time": {"atoms": ATOMS, "is_conditional": True, "time_scale": 1.0},
 }
-EXACT = ("ancestral", "cached", AncestralSampler(skip="steps"), "first-hitting")
+EXACT = ("ancestral", "cached", AncestralSampler(skip="steps"), "static", "first-hitting")
 
 
 def make_model(kind, schedule=None):
@@ -135,7 +135,7 @@ def test_the_gate_of_the_model_is_the_default_and_a_call_overrules_it():
 
 
 @pytest.mark.parametrize("schedule", [CosineSchedule(), GeometricSchedule(1e-2, 5.0)], ids=repr)
-@pytest.mark.parametrize("method", ["ancestral", "first-hitting"])
+@pytest.mark.parametrize("method", ["ancestral", "static", "first-hitting"])
 def test_the_law_follows_schedule_and_grid(schedule, method):
     assert_law(make_model("reads time", schedule), 3, "fresh", method=method)
     assert_law(make_model("reads time", LinearSchedule()), 3, "fresh", method=method, time_grid=cosine_grid)
@@ -143,7 +143,7 @@ def test_the_law_follows_schedule_and_grid(schedule, method):
     assert_law(make_model("reads time"), 2, "shared", method=method, time_grid=torch.tensor([1.0, 0.2, 0.0]))
 
 
-@pytest.mark.parametrize("method", ["ancestral", "cached", "first-hitting"])
+@pytest.mark.parametrize("method", ["ancestral", "cached", "static", "first-hitting"])
 @pytest.mark.parametrize("batch_size", [1_999, 20_000])
 def test_the_law_of_a_sample_does_not_depend_on_its_batch(method, batch_size):
     model = make_model("reads time")

@@ -145,7 +145,7 @@ def wrapped(model, shape):
     return SimpleNamespace(process=model.process, prior=model.prior, denoise=denoise)
 
 
-@pytest.mark.parametrize("method", ["ancestral", "cached", "first-hitting"])
+@pytest.mark.parametrize("method", ["ancestral", "cached", "static", "first-hitting"])
 @pytest.mark.parametrize("latents", ["fresh", "shared"])
 @pytest.mark.parametrize(
     "options", [{"temperature": 0.5}, {"temperature": 2.0}, {"min_p": 0.3}, {"top_p": 0.8}, {"top_k": 1}], ids=str
@@ -167,7 +167,7 @@ def test_shaped_samples_have_the_law_of_the_shaped_network(method, latents, opti
 
 def test_temperature_zero_is_the_argmax():
     model = make_model("no latent")
-    for method in ("ancestral", "confidence", "first-hitting"):
+    for method in ("ancestral", "static", "confidence", "first-hitting"):
         x = model.sample(300, num_steps=1, method=method, temperature=0.0, seed=0)
         everything = torch.full((1, LENGTH), VOCAB)
         assert torch.equal(x, model.reconstruct(everything, None, t=torch.ones(1)).expand(300, -1))
@@ -195,7 +195,14 @@ class TwoTables(Denoiser):
 
 @pytest.mark.parametrize(
     ("method", "guidance"),
-    [("ancestral", 0.0), ("ancestral", 0.5), ("ancestral", 1.0), ("cached", 2.5), ("first-hitting", 2.5)],
+    [
+        ("ancestral", 0.0),
+        ("ancestral", 0.5),
+        ("ancestral", 1.0),
+        ("cached", 2.5),
+        ("static", 2.5),
+        ("first-hitting", 2.5),
+    ],
 )
 def test_guided_samples_have_the_law_of_the_guided_network(method, guidance):
     model = VADDModel(TwoTables(), StandardNormalPrior(1).double(), MaskingProcess(LinearSchedule(), VOCAB))

@@ -15,6 +15,7 @@ from vadd.samplers import (
     PredictorCorrectorSampler,
     RemaskingSampler,
     Sampler,
+    StaticSampler,
 )
 from vadd.testing import check_sampler
 
@@ -25,6 +26,7 @@ from vadd.testing import check_sampler
         AncestralSampler(),
         AncestralSampler("steps"),
         AncestralSampler("rows"),
+        StaticSampler(),
         FirstHittingSampler(),
         ConfidenceSampler(),
         ConfidenceSampler("margin", noise=1.0),

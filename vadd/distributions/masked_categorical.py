@@ -125,9 +125,16 @@ class MaskedCategorical(TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
-    def logits_at(self, where: Bool[Tensor, "*batch dim"]) -> Float[Tensor, "selected vocab"]:
-        """Logits at the chosen positions, in row-major order; nothing else is projected."""
-        logits = self._logits_at(where.flatten().nonzero()[:, 0])
+    def logits_at(
+        self, where: Bool[Tensor, "*batch dim"] | Int[Tensor, " selected"]
+    ) -> Float[Tensor, "selected vocab"]:
+        """Logits at the chosen positions; nothing else is projected.
+
+        Args:
+            where: flags, for logits in row-major order, or the flat numbers of positions.
+        """
+        index = where.flatten().nonzero()[:, 0] if where.dtype == torch.bool else where
+        logits = self._logits_at(index)
         require_vocab(logits.shape[-1], self.mask_id)
         return logits
 

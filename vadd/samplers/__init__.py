@@ -10,6 +10,7 @@ from vadd.samplers.remasking import PredictorCorrectorSampler, RemaskingSampler
 from vadd.samplers.run import SamplerRun
 from vadd.samplers.sampling import infill, sample
 from vadd.samplers.shaping import Shaping
+from vadd.samplers.static import StaticSampler
 from vadd.samplers.time_grid import TimeGrid, cosine_grid, uniform_grid
 from vadd.samplers.trajectory import Trajectory
 
@@ -29,6 +30,7 @@ __all__ = [
     "SamplerRun",
     "SamplerState",
     "Shaping",
+    "StaticSampler",
     "TimeGrid",
     "Trajectory",
     "cosine_grid",

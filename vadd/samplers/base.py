@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vadd.types import Flags, Latents, Times, Tokens
@@ -25,6 +25,7 @@ class Jump:
         t: the time that the network is given, one a row.
         masked: probabilities that a position is masked, where the jump starts and where it ends.
         target: positions to reveal, where that is decided before the step.
+        slots: flat numbers of as many positions at every jump, and which of them to reveal.
         rows: each row's own jump of the time grid, where rows are at different ones.
         active: the rows that take part; default all.
         repeat: 0; counts from 1 on further steps of the same index, which draw latents anew.
@@ -34,6 +35,7 @@ class Jump:
     t: Times
     masked: tuple[float, float] = (1.0, 0.0)
     target: Flags | None = None
+    slots: tuple[Int[Tensor, " slots"], Bool[Tensor, " slots"]] | None = None
     rows: tuple[int, ...] | None = None
     active: Int[Tensor, " rows"] | None = None
     repeat: int = 0

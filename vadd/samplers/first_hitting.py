@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from vadd.samplers.base import Jump, Sampler, SamplerState
 from vadd.samplers.run import SamplerRun
@@ -34,16 +33,16 @@ class FirstHittingSampler(Sampler):
     takes_num_steps: ClassVar[Literal["always", "optional", "never"]] = "optional"
 
     def jumps(self, run: SamplerRun) -> Iterable[Jump]:
-        # Positions that are never masked come after all others.
-        uniform = run.uniform().masked_fill(~run.is_masked(run.start), -1.0)
-        return self._continuous(run, uniform) if run.grid is None else self._on_grid(run, uniform)
+        return self._continuous(run) if run.grid is None else self._on_grid(run)
 
     def step(self, run: SamplerRun, state: SamplerState, jump: Jump) -> SamplerState:
         assert jump.target is not None
         return run.reveal(state, jump, jump.target, rows=jump.active)
 
-    def _continuous(self, run: SamplerRun, uniform: Tensor) -> Iterator[Jump]:
+    def _continuous(self, run: SamplerRun) -> Iterator[Jump]:
         """One position of each row at a time, in the order of decreasing uniforms."""
+        # Positions that are never masked come after all others.
+        uniform = run.uniform().masked_fill(~run.is_free, -1.0)
         ordered, order = uniform.sort(-1, descending=True)
         times, is_left = run.time_of(ordered.clamp(min=0)), ordered >= 0
         for k in range(max(run.num_free)):
@@ -51,14 +50,11 @@ class FirstHittingSampler(Sampler):
             active = None if k < min(run.num_free) else is_left[:, k].nonzero()[:, 0]
             yield Jump(k, times[:, k], target=target, active=active)
 
-    def _on_grid(self, run: SamplerRun, uniform: Tensor) -> Iterator[Jump]:
+    def _on_grid(self, run: SamplerRun) -> Iterator[Jump]:
         """Those jumps of each row that reveal something, the first of every row side by side, then the second."""
-        jumps = run.jumps()
+        jumps, index = run.jumps(), run.reveal_index()
         last = len(jumps)
-        ends = torch.tensor([jump.masked[1] for jump in jumps], dtype=torch.float64, device=uniform.device)
         times = torch.stack([jump.t[0] for jump in jumps])
-        # The first jump that ends with a mask probability of at most the uniform; past the last one for -1.
-        index = last - torch.searchsorted(ends.flip(0), uniform, right=True)
         ordered, order = index.sort(-1)
         is_new = torch.ones_like(ordered, dtype=torch.bool)
         is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

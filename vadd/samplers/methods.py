@@ -8,15 +8,24 @@ from vadd.samplers.base import Sampler
 from vadd.samplers.first_hitting import FirstHittingSampler
 from vadd.samplers.ordered import ConfidenceSampler, EntropyBoundedSampler
 from vadd.samplers.remasking import PredictorCorrectorSampler, RemaskingSampler
+from vadd.samplers.static import StaticSampler
 
 __all__ = ["Method", "resolve_sampler"]
 
 Method = Literal[
-    "ancestral", "cached", "first-hitting", "confidence", "entropy-bounded", "remasking", "predictor-corrector"
+    "ancestral",
+    "cached",
+    "static",
+    "first-hitting",
+    "confidence",
+    "entropy-bounded",
+    "remasking",
+    "predictor-corrector",
 ]
 _SAMPLERS: dict[str, Sampler] = {
     "ancestral": AncestralSampler(),
     "cached": AncestralSampler(skip="rows"),
+    "static": StaticSampler(),
     "first-hitting": FirstHittingSampler(),
     "confidence": ConfidenceSampler(),
     "entropy-bounded": EntropyBoundedSampler(),

@@ -123,10 +123,25 @@ class SamplerRun:
         prior = temper(self.model.prior(x, t, **self.options), self.latent_temperature)
         return draw_seeded(prior, mix_seed(self.seed, *key), self.start.device)
 
+    def reveal_index(self) -> Int[Tensor, "batch dim"]:
+        """For each position the jump of the time grid that reveals it; past the last one where it is not free.
+
+        A position is revealed by the first jump that ends with a mask probability of at most its own uniform.
+        """
+        ends = torch.tensor([jump.masked[1] for jump in self.jumps()], dtype=torch.float64, device=self.start.device)
+        index = len(ends) - torch.searchsorted(ends.flip(0), self.uniform(), right=True)
+        return index.masked_fill(~self.is_free, len(ends))
+
     # Network calls
 
     def predict(
-        self, state: SamplerState, jump: Jump, target: Flags, *, rows: Int[Tensor, " rows"] | None = None
+        self,
+        state: SamplerState,
+        jump: Jump,
+        target: Flags,
+        *,
+        rows: Int[Tensor, " rows"] | None = None,
+        slots: Int[Tensor, " slots"] | None = None,
     ) -> tuple[SamplerState, Float[Tensor, "selected vocab"]]:
         """Set the latents, then call the network.
 
@@ -135,11 +150,12 @@ class SamplerRun:
             jump: the step; its time is what the network is given.
             target: positions to project to the vocabulary, all of them masked; no others are.
             rows: the rows that the network is to see, all with a target among them; default all.
+            slots: flat numbers of the positions to project in place of the target, which is among them; not with rows.
 
         Returns:
-            The state with its latents, and guided logits at the target positions, in row-major order. Tokens are drawn
-            from :attr:`shaping` of them; what ranks positions reads them as they are, for a shaping that leaves
-            one token makes all positions equally certain.
+            The state with its latents, and guided logits at the target positions, in row-major order, or at the slots.
+            Tokens are drawn from :attr:`shaping` of them; what ranks positions reads them as they are, for a shaping
+            that leaves one token makes all positions equally certain.
         """
         state = self.latents(self, state, jump)
         state = replace(state, t=jump.t, num_calls=state.num_calls + (1 if self.guidance == 1 else 2))
@@ -148,10 +164,11 @@ class SamplerRun:
             x, t, target = x[rows], t[rows], target[rows]
             z = None if z is None else z[rows]
             options = {name: value[rows] for name, value in options.items()}
-        logits = self.model.denoise(x, t, z, target=target, **options).logits_at(target)
+        where = target if slots is None else slots
+        logits = self.model.denoise(x, t, z, target=target, **options).logits_at(where)
         if self.guidance != 1:
             options = {name: value for name, value in options.items() if name != "condition"}
-            free = self.model.denoise(x, t, z, target=target, **options).logits_at(target)
+            free = self.model.denoise(x, t, z, target=target, **options).logits_at(where)
             logits, free = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (logits, free))
             # A token that either of the two rules out stays ruled out, but for a weight of zero for the other.
             guided = logits + (self.guidance - 1) * (logits - free)
@@ -160,24 +177,50 @@ class SamplerRun:
         return state, logits
 
     def reveal(
-        self, state: SamplerState, jump: Jump, target: Flags, *, rows: Int[Tensor, " rows"] | None = None
+        self,
+        state: SamplerState,
+        jump: Jump,
+        target: Flags,
+        *,
+        rows: Int[Tensor, " rows"] | None = None,
+        slots: Int[Tensor, " slots"] | None = None,
     ) -> SamplerState:
         """Draw the tokens of the target positions; arguments as in :meth:`predict`."""
-        state, logits = self.predict(state, jump, target, rows=rows)
+        state, logits = self.predict(state, jump, target, rows=rows, slots=slots)
         logits = self.shaping(logits)
         tokens = sample_categorical(logits, generator=self.generator)
+        places = _Places(target, slots)
         if self.given is not None:
-            tokens, state = self._take_given(tokens, logits, target, state, *self.given)
-        return replace(state, x=state.x.masked_scatter(target, tokens))
+            tokens, state = self._take_given(tokens, logits, places, state, *self.given)
+        return replace(state, x=places.put(state.x, tokens))
 
     def _take_given(
-        self, tokens: Tensor, logits: Tensor, target: Tensor, state: SamplerState, given: Tensor, is_given: Tensor
+        self, tokens: Tensor, logits: Tensor, places: "_Places", state: SamplerState, given: Tensor, is_given: Tensor
     ) -> tuple[Tensor, SamplerState]:
         """The tokens with those that are given put in, and the state with their log-probabilities added."""
-        here = is_given[target]
-        tokens = torch.where(here, given[target], tokens)
+        here = places.pick(is_given)
+        tokens = torch.where(here, places.pick(given), tokens)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         scores = wide.gather(-1, tokens.clamp(max=wide.shape[-1] - 1)[:, None])[:, 0].double()
-        per_position = torch.zeros(target.shape, dtype=torch.float64, device=target.device)
-        total = per_position.masked_scatter(target, torch.where(here, scores, 0.0)).sum(-1)
+        per_position = torch.zeros(given.shape, dtype=torch.float64, device=given.device)
+        total = places.put(per_position, torch.where(here, scores, 0.0)).sum(-1)
         return tokens, replace(state, log_weight=total if state.log_weight is None else state.log_weight + total)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The positions of a batch that a step reveals, by flags or as some of the numbered slots."""
+
+    target: Tensor
+    slots: Tensor | None
+
+    def pick(self, values: Tensor) -> Tensor:
+        """Those of the places, of the slots in their order."""
+        return values[self.target] if self.slots is None else values.flatten()[self.slots]
+
+    def put(self, values: Tensor, new: Tensor) -> Tensor:
+        """The values with new ones at the target."""
+        if self.slots is None:
+            return values.masked_scatter(self.target, new)
+        new = torch.where(self.pick(self.target), new, self.pick(values))
+        return values.flatten().index_copy(0, self.slots, new).reshape(values.shape)

@@ -51,6 +51,7 @@ def sample(
     "ancestral"            the model's              T                  needed
     "cached"               the same, sample by      at most T          needed
                            sample
+    "static"               the model's              T                  needed, all of equal shapes
     "first-hitting"        the model's              at most T and N    None: infinitely many, in N calls
     "confidence"           its own (MaskGIT)        at most T and N    needed
     "entropy-bounded"      its own                  at most N          not taken
