@@ -70,6 +70,22 @@ def test_slices_have_values_and_gradients_of_the_whole(rows, hidden, vocab, bias
 
 
 @pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 50])
+def test_no_slice_has_more_logits_than_a_chunk(rows, monkeypatch):
+    features, head, tokens, weights = case(rows, 4, 40)
+    sizes, logits_of = [], projection._logits
+
+    def watched(*args):
+        logits = logits_of(*args)
+        sizes.append(logits.numel())
+        return logits
+
+    monkeypatch.setattr(projection, "_logits", watched)
+    run(ours, features, head, tokens, weights)
+    assert max(sizes) <= 24  # CHUNK
+
+
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("kind", ["deep", "hooked", "subclass"])
 def test_other_heads_are_called_and_agree(kind):
     features, linear, tokens, weights = case(17, 4, 11)

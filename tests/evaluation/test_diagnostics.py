@@ -93,6 +93,23 @@ def test_a_gated_model_is_judged_by_its_gate(latents, plan, is_shared):
     assert diagnose_latent(model, guide, COPIES, num_latents=2).is_shared is is_shared
 
 
+class CountingRecognition(FixedRecognition):
+    """Mean at the number of tokens that are explained: a KL divergence of half its square."""
+
+    def forward(self, tokens, target, t):
+        loc = target.sum(-1, keepdim=True).to(t.dtype)
+        return dist.Normal(loc, torch.ones_like(loc)).to_event(1)
+
+
+def test_a_bin_masks_its_share_of_the_tokens():
+    model, guide = pair(SignDenoiser(0.0), CountingRecognition(0.0, 1.0))
+    report = diagnose_latent(model, guide, COPIES, num_bins=2)
+    torch.testing.assert_close(report.kl_per_bin, torch.tensor([0.5, 2.0]).double())
+    is_frozen = torch.tensor([False, True]).expand(len(COPIES), -1)
+    frozen = diagnose_latent(model, guide, COPIES, num_bins=2, is_frozen=is_frozen)
+    torch.testing.assert_close(frozen.kl_per_bin, torch.tensor([0.5, 0.5]).double())
+
+
 @WHOLE_AND_IN_PARTS
 def test_a_live_latent_carries_the_bit(rows_per_call):
     distance, scale = 0.8, 0.1

@@ -379,6 +379,17 @@ def test_rows_with_nothing_masked_contribute_zero_even_if_their_divergence_is_in
     torch.testing.assert_close(elbo.terms(model, guide, x_0, is_frozen=is_frozen).total.mean(), expected)
 
 
+@pytest.mark.parametrize("is_vectorized", [False, True])
+def test_a_weight_of_zero_leaves_an_infinite_divergence_out(is_vectorized, monkeypatch):
+    model, guide = make_pair()
+    elbo = DELBO(model.process, kl_weight=0.0, num_particles=2, vectorize_particles=is_vectorized, generator=seeded())
+    monkeypatch.setattr("vadd.objectives.divergence.kl_divergence", lambda r, p: torch.full(r.batch_shape, torch.inf))
+    loss = elbo(model, guide)(tokens())
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize("times", TIMES)
 def test_frozen_rows_contribute_exactly_zero(times):
     model, guide = far_guide()

@@ -210,6 +210,14 @@ def test_evaluation_takes_the_formula_where_objectives_do():
             assert torch.equal(first, exact.double())
 
 
+def test_more_rows_than_fit_in_a_call_are_integrated_draw_by_draw():
+    model, guide = pair(StandardNormalPrior(2))
+    batch = model.process.corrupt(torch.randint(3, (6, 4)), torch.full((6,), 0.7))
+    for latents in ("fresh", "null"):
+        integral = LatentIntegral(model, guide, 3, "guide", latents, torch.Generator().manual_seed(0), rows_per_call=2)
+        assert [z.shape[:2] for z, _ in integral.propose(batch)] == [(1, 6)] * 3
+
+
 def test_discrete_pairs_train_with_a_formula():
     prior = CategoricalPrior((2, 3))
     r = straight_through(2, 3)
