@@ -5,13 +5,16 @@ import json
 import math
 import statistics
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from latent_designs import DESIGNS
+from pictures_shared import DPI, save
 
 from vadd.reporting import write_report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STEPS = (1, 2, 4, 8, 16, 64)
 
@@ -39,7 +42,7 @@ def merge(args: argparse.Namespace) -> None:
     dirty = any(run["environment"]["git"]["dirty"] for run in runs)
     results_with = {"runs_at": {"commits": commits, "dirty": dirty}, "data": results}
     write_report("latent_design", results_with, seed=0, folder=args.out)
-    draw_curves(results, args.figures)
+    save(draw(results_with), args.figures / "latent_design.png", "latent_design", results_with)
     print_table(results)
 
 
@@ -120,15 +123,15 @@ def _paired(pairs: list[tuple[list[float], list[float]]]) -> dict[str, float]:
     return {"nats": float(gap.mean()), "stderr": float(gap.std() / math.sqrt(len(gap)))}
 
 
-def draw_curves(results: dict[str, Any], folder: Path) -> None:
+def draw(results: dict[str, Any]) -> "Figure":
     """The bound against the number of steps, one panel a data set."""
     from matplotlib.figure import Figure
 
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(4.2 * len(results), 3.8), layout="constrained")
+    data = results["data"]
+    figure = Figure(figsize=(4.2 * len(data), 3.8), dpi=DPI, layout="constrained")
     styles = {"mdm": ("#c4501b", "MDM"), "paper": ("#7a7a7a", "the paper's recipe"), "default": ("#1f5a99", "default")}
-    for k, (name, result) in enumerate(results.items()):
-        axes = figure.add_subplot(1, len(results), k + 1)
+    for k, (name, result) in enumerate(data.items()):
+        axes = figure.add_subplot(1, len(data), k + 1)
         for design, (colour, label) in styles.items():
             if design not in result["designs"]:
                 continue
@@ -151,7 +154,7 @@ def draw_curves(results: dict[str, Any], folder: Path) -> None:
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(folder / "latent_design.png", dpi=140)
+    return figure
 
 
 def print_table(results: dict[str, Any]) -> None:

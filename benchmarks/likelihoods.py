@@ -11,7 +11,7 @@ import math
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -22,16 +22,22 @@ from vadd.metrics import entropy
 from vadd.recipes import get_recipe
 from vadd.reporting import write_report
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 import digits_svi  # noqa: E402
 import toy2d_svi  # noqa: E402
+from pictures_shared import DPI, save  # noqa: E402
 
 STEPS = (1, 2, 4, 8, 16, 64)
 RATIOS = (0.125, 0.25, 0.5, 0.75, 0.875, 1.0)
 NUM_LATENTS = 64
+COLOURS = {"MDM": "#c4501b", "VADD": "#1f5a99"}
 
 Pair = tuple[VADDModel, RecognitionGuide]
 
@@ -130,49 +136,51 @@ def paired_difference(pairs: dict[str, Pair], x_0: Tensor, seed: int) -> dict[st
     return rows
 
 
-def draw_pictures(results: dict[str, Any], folder: Path) -> None:
-    """The finite-step bound against T, and the conditional likelihood against the mask ratio."""
+def panels(results: dict[str, Any]) -> "tuple[Figure, list[Axes]]":
+    """A figure with a panel a data set."""
     from matplotlib.figure import Figure
 
-    folder.mkdir(parents=True, exist_ok=True)
-    colours = {"MDM": "#c4501b", "VADD": "#1f5a99"}
-    by_steps, by_ratio = (Figure(figsize=(4.2 * len(results), 3.6), layout="constrained") for _ in range(2))
-    for k, (data, result) in enumerate(results.items()):
-        left = by_steps.add_subplot(1, len(results), k + 1)
-        right = by_ratio.add_subplot(1, len(results), k + 1)
+    figure = Figure(figsize=(4.2 * len(results), 3.6), dpi=DPI, layout="constrained")
+    found = list(figure.subplots(1, len(results), squeeze=False)[0])
+    for axes, data in zip(found, results, strict=True):
+        axes.set_title(data.replace("_", " "))
+        axes.grid(alpha=0.3)
+    return figure, found
+
+
+def draw_by_steps(results: dict[str, Any]) -> "Figure":
+    """The finite-step bound against the number of steps, the DELBO and the entropy beside it."""
+    figure, found = panels(results)
+    for axes, result in zip(found, results.values(), strict=True):
         for name, report in result["models"].items():
-            steps = [t for t in STEPS if f"finite-step, T={t}" in report["bounds"]]
-            rows = [report["bounds"][f"finite-step, T={t}"] for t in steps]
-            left.errorbar(
-                steps,
-                [row["nats"] for row in rows],
-                [2 * row["stderr"] for row in rows],
-                marker="o",
-                color=colours[name],
-                label=f"{name}: bound",
-            )
+            bounds, colour = report["bounds"], COLOURS[name]
+            rows = {t: bounds[f"finite-step, T={t}"] for t in STEPS if f"finite-step, T={t}" in bounds}
+            nats, errors = [row["nats"] for row in rows.values()], [2 * row["stderr"] for row in rows.values()]
+            axes.errorbar(list(rows), nats, errors, marker="o", color=colour, label=f"{name}: bound")
             if name == "VADD":
-                left.axhline(
-                    report["bounds"]["delbo"]["nats"], color=colours[name], ls=":", label="VADD: DELBO (no bound)"
-                )
-            right.plot(
-                [row["mask_ratio"] for row in report["conditional"]],
-                [row["bits_per_token"] for row in report["conditional"]],
-                marker="o",
-                color=colours[name],
-                label=name,
-            )
+                axes.axhline(bounds["delbo"]["nats"], color=colour, ls=":", label="VADD: DELBO (no bound)")
         if result["entropy"] is not None:
-            left.axhline(result["entropy"], color="black", lw=0.8, label="entropy of the data")
-        left.set(title=data.replace("_", " "), xscale="log", xlabel="steps T", ylabel="nats per sequence")
-        left.set_xticks(STEPS, [str(t) for t in STEPS])
-        left.minorticks_off()
-        right.set(title=data.replace("_", " "), xlabel="share of tokens masked", ylabel="bits per masked token")
-        for axes in (left, right):
-            axes.legend(fontsize=8)
-            axes.grid(alpha=0.3)
-    by_steps.savefig(folder / "bound_by_steps.png", dpi=140)
-    by_ratio.savefig(folder / "conditional_by_ratio.png", dpi=140)
+            axes.axhline(result["entropy"], color="black", lw=0.8, label="entropy of the data")
+        axes.set(xscale="log", xlabel="steps T", ylabel="nats per sequence")
+        axes.set_xticks(STEPS, [str(t) for t in STEPS])
+        axes.minorticks_off()
+        axes.legend(fontsize=8)
+    return figure
+
+
+def draw_by_ratio(results: dict[str, Any]) -> "Figure":
+    """The conditional likelihood against the mask ratio."""
+    figure, found = panels(results)
+    for axes, result in zip(found, results.values(), strict=True):
+        for name, report in result["models"].items():
+            ratios, bits = ([row[key] for row in report["conditional"]] for key in ("mask_ratio", "bits_per_token"))
+            axes.plot(ratios, bits, marker="o", color=COLOURS[name], label=name)
+        axes.set(xlabel="share of tokens masked", ylabel="bits per masked token")
+        axes.legend(fontsize=8)
+    return figure
+
+
+PICTURES = {"bound_by_steps": draw_by_steps, "conditional_by_ratio": draw_by_ratio}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -203,7 +211,8 @@ def main(argv: list[str] | None = None) -> None:
         }
         print_table(name, results[name])
         write_report("likelihoods", results, seed=args.seed, folder=args.out)
-    draw_pictures(results, args.figures)
+    for picture, draw in PICTURES.items():
+        save(draw(results), args.figures / f"{picture}.png", "likelihoods", results)
 
 
 def print_table(name: str, result: dict[str, Any]) -> None:

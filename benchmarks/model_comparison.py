@@ -18,17 +18,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vadd.reporting import write_report
 from vadd.storage.files import write_text
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 import runs as example_runs  # noqa: E402
 from measuring import RESULTS  # noqa: E402
+from pictures_shared import DPI, save  # noqa: E402
 
 MODELS = ("mdm", "paper", "default")
 CHOICES = (*MODELS, "default-many")
@@ -168,7 +172,7 @@ def _write(runs: list[dict[str, Any]], name: str, args: argparse.Namespace) -> N
     kept = [{**run, "bounds": [_without_images(row) for row in run["bounds"]]} for run in runs]
     results = {"runs": kept, "differences": gaps(runs)}
     write_report(name, results, seed=args.seeds[0], folder=args.out)
-    draw(runs, name, args.out / f"{name}.png")
+    save(draw(results, name), args.out / f"{name}.png", name, results)
 
 
 def _without_images(row: dict[str, Any]) -> dict[str, Any]:
@@ -228,11 +232,12 @@ def _quality(run: dict[str, Any]) -> tuple[str, dict[int, float]]:
     return label, {row["steps"]: row[key] for row in rows}
 
 
-def draw(runs: list[dict[str, Any]], name: str, path: Path) -> None:
+def draw(results: dict[str, Any], name: str) -> "Figure":
     """The finite-step bound and the quality of samples against the number of steps, of all runs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    runs = results["runs"]
+    figure = Figure(figsize=(9, 4.2), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     for run in runs:
         style: dict[str, Any] = {"color": COLOURS[run["model"]], "marker": "o", "markersize": 3}
@@ -256,4 +261,4 @@ def draw(runs: list[dict[str, Any]], name: str, path: Path) -> None:
         axes.set(xscale="log", xlabel="steps T", title=name.replace("_", " "))
         axes.grid(alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    figure.savefig(path, dpi=140)
+    return figure

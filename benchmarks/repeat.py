@@ -1,4 +1,4 @@
-"""Run the benchmarks behind the result files again, by the commands that these record, then write the tables anew.
+"""Run the benchmarks behind the result files again, by the commands in them, then write tables and pictures anew.
 
 Those that took longer than ``--minutes`` by their own report are named with their time and left out; ``--all`` runs
 them, too. ``--list`` runs nothing. A benchmark whose report has no times counts as short, as all such are. What is
@@ -100,7 +100,8 @@ def main(argv: list[str] | None = None) -> int:
                 failed += 1
                 break
     if not args.list:
-        failed += subprocess.run([sys.executable, "benchmarks/tables.py"], cwd=tables_shared.ROOT).returncode != 0
+        for program in ("benchmarks/tables.py", "benchmarks/pictures.py"):
+            failed += subprocess.run([sys.executable, program], cwd=tables_shared.ROOT).returncode != 0
     return failed
 
 

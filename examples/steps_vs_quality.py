@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,9 @@ from vadd.metrics import train_digit_classifier
 from vadd.plotting.page import DPI, new_figure
 from vadd.reporting import write_report
 from vadd.samplers import EntropyBoundedSampler
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import digits_svi  # noqa: E402
@@ -75,8 +78,9 @@ def counting(model: VADDModel) -> Iterator[list[int]]:
         del model.denoise
 
 
-def write_plot(path: Path, rows: list[dict[str, Any]], floor: float) -> None:
-    """Fréchet distance against network calls, a panel a model."""
+def draw(results: dict[str, Any]) -> "Figure":
+    """Fréchet distance against network calls, a panel a model, from what the report has."""
+    rows, floor = results["rows"], results["real"]["mean"]["frechet"]
     names = list(dict.fromkeys(row["model"] for row in rows))
     figure = new_figure(10.5, 4.6)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
@@ -97,7 +101,7 @@ def write_plot(path: Path, rows: list[dict[str, Any]], floor: float) -> None:
     panels[0].set_ylabel("Fréchet distance, classifier features")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     figure.suptitle("Digits: quality against network calls", fontsize=12, fontweight="bold")
-    figure.savefig(path, dpi=DPI)
+    return figure
 
 
 def print_table(rows: list[dict[str, Any]], real: dict[str, Any]) -> None:
@@ -141,7 +145,6 @@ def main(argv: list[str] | None = None) -> None:
             calls = sum(seen) / (args.num_sets * num_rows)
             judged = digits_svi.judge(samples, data.heldout, classifier)
             rows.append({"model": name, "method": method, "setting": setting, "calls": calls, **judged})
-    write_plot(args.out / "steps_vs_quality.png", rows, real["mean"]["frechet"])
     print_table(rows, real)
     gate = pairs["VADD"].model.gate
     report = {
@@ -152,6 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         "real": real,
         "rows": rows,
     }
+    draw(report).savefig(args.out / "steps_vs_quality.png", dpi=DPI)
     path = write_report("steps_vs_quality", report, seed=args.seed, folder=args.report or args.out)
     print(f"\nwrote {args.out}/steps_vs_quality.png and {path}; {time.perf_counter() - start:.0f} s")
 

@@ -12,6 +12,7 @@ import pytest
 from vadd.errors import DataError
 
 pytest.importorskip("matplotlib")
+Image = pytest.importorskip("PIL.Image")
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "model_comparison.py"
 SECONDS = {"mdm": 1.0, "paper": 2.0, "default": 1.25}
@@ -72,6 +73,8 @@ def results_of(benchmark, tmp_path, calls, *options):
 
 
 def test_all_models_get_the_same_updates_and_the_mdm_the_time_of_each_of_them(benchmark, tmp_path):
+    import pictures_shared
+
     calls = []
     results = results_of(benchmark, tmp_path, calls, "--data-root", "here")
     made = [(run["model"], run["updates"], run["as_long_as"]) for run in results["runs"]]
@@ -82,6 +85,8 @@ def test_all_models_get_the_same_updates_and_the_mdm_the_time_of_each_of_them(be
     ]
     assert all(argv[:2] == ["--data-root", "here"] for argv in calls)
     assert (tmp_path / "noise.png").stat().st_size > 10_000
+    with Image.open(tmp_path / "noise.png") as picture:
+        assert picture.info.items() >= pictures_shared.stamp("noise", results).items()
 
 
 def test_the_mdm_gets_no_options_of_a_latent(benchmark, tmp_path):

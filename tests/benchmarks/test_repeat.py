@@ -45,7 +45,7 @@ def test_sections_that_were_measured_apart_are_repeated_apart(repeat):
 
 
 @pytest.mark.parametrize(("options", "ran"), [([], ["short"]), (["--all"], ["long", "short"]), (["--list"], None)])
-def test_short_ones_run_and_then_the_tables(options, ran, repeat, tmp_path, monkeypatch, capsys):
+def test_short_ones_run_and_then_tables_and_pictures(options, ran, repeat, tmp_path, monkeypatch, capsys):
     import tables_shared
 
     for name, seconds, device in (("long", 7200, "cpu"), ("short", 60, "cpu"), ("elsewhere", 60, "a GPU")):
@@ -61,8 +61,8 @@ def test_short_ones_run_and_then_the_tables(options, ran, repeat, tmp_path, monk
     monkeypatch.setattr(tables_shared, "RESULTS", tmp_path)
     monkeypatch.setattr(repeat.subprocess, "run", run)
     assert repeat.main(options) == (ran is not None)  # the failure counts
-    expected = [] if ran is None else [*([f"{name}.py", "--quiet"] for name in ran), ["benchmarks/tables.py"]]
-    assert commands == expected
+    after = [["benchmarks/tables.py"], ["benchmarks/pictures.py"]]
+    assert commands == ([] if ran is None else [*([f"{name}.py", "--quiet"] for name in ran), *after])
     printed = capsys.readouterr().out
     assert "long: 120 minutes of training" in printed
     assert "elsewhere" not in printed

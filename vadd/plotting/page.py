@@ -68,7 +68,7 @@ def new_figure(width: float, height: float) -> "Figure":
     except ImportError as error:
         raise ConfigError("pictures need matplotlib: pip install matplotlib.") from error
     # Not through pyplot: no display is needed, and no global state is touched.
-    return Figure(figsize=(width, height), facecolor="white")
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white")
 
 
 def check_columns(rows: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
