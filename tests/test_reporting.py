@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,6 +69,22 @@ def test_threads_are_those_of_this_process(report):
             assert report.environment(seed=0)["machine"]["threads"] == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_seconds_are_those_on_the_clock_since_the_module_was_imported(report, tmp_path, monkeypatch):
+    imported = report._IMPORTED
+    assert 0 <= report.environment(seed=0)["seconds_of_process"] <= time.monotonic() - imported + 0.1
+    monkeypatch.setattr(report, "_IMPORTED", imported - 1000)
+    least = time.monotonic() - imported + 999.9
+    content = json.loads(report.write_report("speed", {}, seed=0, folder=tmp_path).read_text())
+    assert least <= content["seconds_of_process"] <= time.monotonic() - imported + 1000.1
+
+
+def test_seconds_of_a_process_begin_with_it():
+    code = "import vadd.reporting as r; print(r.environment(seed=0)['seconds_of_process'])"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0 <= float(done.stdout) <= time.monotonic() - start
 
 
 def test_the_command_names_no_folder_outside_the_repository(report, tmp_path, monkeypatch):

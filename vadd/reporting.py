@@ -1,4 +1,4 @@
-"""Results beside what is needed to judge and repeat them: command, commit, machine, versions, seed."""
+"""Results beside what is needed to judge and repeat them: command, commit, machine, versions, seed, time."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vadd.storage.files import write_text
 
 __all__ = ["environment", "write_report"]
 
+_IMPORTED = time.monotonic()  # about when a program begins: there is no portable way to ask when its process did
 _RESULTS = ":(exclude,top)benchmarks/results"  # earlier results do not make a tree dirty
 
 
@@ -50,7 +52,11 @@ def write_report(
 
 
 def environment(*, seed: int, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Command, code, machine, versions, seed and date of this process."""
+    """Command, code, machine, versions, seed, date and time taken of this process.
+
+    ``"seconds_of_process"`` are wall-clock seconds since this module was imported, which programs do when they begin.
+    They are of one process: what earlier ones of a resumed run took, or those behind merged files, is not in them.
+    """
     device = torch.device(device)
     machine = {
         "cpu": _cpu_model(),
@@ -71,6 +77,7 @@ def environment(*, seed: int, device: str | torch.device = "cpu") -> dict[str, A
         "versions": versions,
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds_of_process": round(time.monotonic() - _IMPORTED, 1),
     }
 
 
