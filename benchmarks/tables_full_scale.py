@@ -17,24 +17,30 @@ def gpu_hours(operations: float) -> str:
     return " to ".join(f"{hours:,.{digits}f}" for hours in found)
 
 
+def hours_of(name: str) -> str:
+    """GPU hours of a protocol, MDM / VADD, estimated from its counted operations; or why there are none."""
+    if name in read("toy2d")["results"]["toys"]:
+        return "none; minutes on a CPU"
+    counted = read("published")["results"].get(name) if is_there("published") else None
+    if counted is None:
+        return "not counted yet"
+    operations = [counted["models"][model]["operations_of_update"] for model in ("mdm", "paper")]
+    return " / ".join(gpu_hours(counted["updates"] * of_update) for of_update in operations)
+
+
 def full_scale() -> str:
     """The command of each protocol, and GPU hours estimated from its counted operations."""
     report, rows = read("published") if is_there("published") else None, []
-    toys = read("toy2d")["results"]["toys"]
     for name in PROTOCOLS:
         counted = report["results"].get(name) if report else None
         cells = [name.replace("_", " "), f"`{command(name)}`"]
-        if name not in toys and counted is None:
-            rows.append([*cells, "", "", "", "not counted yet"])
-            continue
         if counted is None:
-            rows.append([*cells, "", "", "", "none; minutes on a CPU"])
+            rows.append([*cells, "", "", "", hours_of(name)])
             continue
         models = [counted["models"][model] for model in ("mdm", "paper")]
         sizes = " / ".join(f"{model['parameters']['model'] / 1e6:.1f}M" for model in models)
         operations = " / ".join(f"{model['operations_of_update'] / 1e12:,.3g}" for model in models)
-        hours = " / ".join(gpu_hours(counted["updates"] * model["operations_of_update"]) for model in models)
-        rows.append([*cells, sizes, operations, f"{counted['updates']:,} x {counted['batch_size']}", hours])
+        rows.append([*cells, sizes, operations, f"{counted['updates']:,} x {counted['batch_size']}", hours_of(name)])
     head = ["protocol", "command for VADD", "parameters, MDM / VADD", "10^12 operations an update", "updates x batch"]
     head.append("hours of one H100")
     if report is None:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tables_published import FID_STEPS, NOT_PUBLISHED, PUBLISHED, Published
+from tables_full_scale import hours_of
+from tables_published import FID_STEPS, NOT_PUBLISHED, PROTOCOLS, PUBLISHED, Published, command
 from tables_shared import is_there, origin, read, table
 
 MODELS = ("mdm", "paper", "default")
@@ -37,12 +38,15 @@ Line = tuple[str, list[str], str]
 def results() -> str:
     """A published figure a row, with the lines that are to be read beside it."""
     rows = []
-    for published in PUBLISHED:
+    for number, published in enumerate(PUBLISHED):
         lines = lines_of(published)
+        is_shown = any(earlier.protocol == published.protocol for earlier in PUBLISHED[:number])
         for i, (title, values, ran) in enumerate(lines):
             first = [published.task, published.metric, *paper_cells(published)] if i == 0 else [""] * 4
-            rows.append([*first, title, *values, ran if i == 0 or ran != lines[0][2] else ""])
+            last = full_scale_cells(published.protocol, is_shown=is_shown) if i == 0 else [""] * 2
+            rows.append([*first, title, *values, ran if i == 0 or ran != lines[0][2] else "", *last])
     head = ["task", "published as", "MDLM", "VADD", "here", "MDM", "paper's recipe", "default", "run here"]
+    head += ["full scale, for VADD", "GPU hours, MDM / VADD"]
     return table(head, rows) + "".join(origin(read(name)) for name in FILES if is_there(name))
 
 
@@ -56,6 +60,13 @@ def paper_cells(published: Published) -> list[str]:
         shown = [f"{value} ({setting})" if setting else value for setting, value in found if value]
         cells.append(", ".join(shown) or "no figure at hand")
     return cells
+
+
+def full_scale_cells(protocol: str, *, is_shown: bool) -> list[str]:
+    """The command of a protocol and its GPU hours, said once of those behind several rows."""
+    if protocol not in PROTOCOLS:
+        return ["", ""]
+    return ["as above"] * 2 if is_shown else [f"`{command(protocol)}`", hours_of(protocol)]
 
 
 def lines_of(published: Published) -> list[Line]:

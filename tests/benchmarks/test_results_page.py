@@ -95,6 +95,18 @@ def test_every_published_figure_is_there():
     assert elsewhere <= numbers(" ".join(cell for row in found.values() for cell in row[2:4]))
 
 
+def test_rows_have_command_and_hours_of_their_protocol():
+    from tables_published import PROTOCOLS, PUBLISHED
+
+    hours = dict(zip(PROTOCOLS, ([row[1], row[-1]] for row in table_of("full-scale")), strict=True))
+    shown = [row[-2:] for row in table_of("results") if row[0]]
+    for published, cells in zip(PUBLISHED, shown, strict=True):
+        assert cells == hours.get(published.protocol, ["", ""])
+        if published.protocol in hours:
+            hours[published.protocol] = ["as above"] * 2
+    assert sum(cells == ["as above"] * 2 for cells in shown) == 6  # samples of CIFAR-10, five texts
+
+
 def test_no_figure_of_ours_has_the_name_of_another_metric():
     names = [row[4] for row in table_of("results")]
     assert any("DELBO" in name for name in names)
