@@ -198,7 +198,7 @@ def peak_memory(run: Step, device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     results: Any = profiler.profiler
     events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
@@ -223,7 +223,7 @@ def count_waits(run: Step, device: torch.device) -> dict[str, int]:
             finally:
                 torch.cuda.set_sync_debug_mode(before)
         return {"synchronizations": sum("called a synchronizing CUDA operation" in str(w.message) for w in caught)}
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         run()
     found = {event.key: event.count for event in profiler.key_averages() if event.key in WAITS}
     return {name: found.get(name, 0) for name in WAITS}

@@ -161,7 +161,7 @@ def test_recomputing_keeps_less_and_repeats_no_product():
 
 def live_after_forward(network, x_t, t, z):
     """Bytes that the graph of the features holds on to."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         features = network.features(x_t, t, z)
     assert features.requires_grad
     events = profiler.profiler.kineto_results.events()
