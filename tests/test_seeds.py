@@ -10,6 +10,8 @@ from vadd.priors import StandardNormalPrior
 from vadd.samplers.latent_draw import draw_seeded
 from vadd.testing import check_prior, check_recognition
 
+from .devices import CUDA
+
 TOKENS = torch.zeros(4, 16, dtype=torch.int64)
 LABELS = torch.zeros(4, dtype=torch.int64)
 RECOGNITION = MLPRecognition(3, 4, 2, hidden_size=8, depth=1)
@@ -47,9 +49,7 @@ def test_the_numbers_are_those_of_torchs_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", [pytest.param(name, marks=CUDA) for name in ("cpu", "cuda")])
 def test_a_device_is_seeded_and_restored_or_left_alone(device):
     before = torch.cuda.get_rng_state()
     with seeded(3, device):

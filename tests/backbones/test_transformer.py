@@ -18,6 +18,8 @@ from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition, PatchD
 from vadd.recipes import get_recipe
 from vadd.schedules import LinearSchedule
 
+from ..devices import CUDA, every_device
+
 VOCAB, LENGTH, BATCH, LATENT = 7, 6, 3, 4
 POSITIONS = ("learned", "rotary")
 SIZE = {"hidden_size": 16, "depth": 2, "num_heads": 2, "modulation_size": 8}
@@ -85,8 +87,14 @@ def written_out(network, x_t, z, is_padding):
     return linear(network.head, modulated(trunk.norm, norms - 1, y))
 
 
+@every_device
 @pytest.mark.parametrize("is_padded", [False, True])
-def test_fused_attention_and_joint_modulation_are_the_formulas(is_padded):
+def test_fused_attention_and_joint_modulation_are_the_formulas(is_padded, device):
+    with torch.device(device):
+        compare_with_formulas(is_padded)
+
+
+def compare_with_formulas(is_padded):
     network = perturb(DiTDenoiser(VOCAB, LENGTH, LATENT, **SIZE)).double()
     x_t, t, z = inputs()
     is_padding = torch.arange(LENGTH) >= torch.tensor([6, 2, 4])[:, None] if is_padded else None
@@ -213,13 +221,14 @@ from torch import nn
 from vadd.backbones import DiTDenoiser
 from vadd.distributions import projection
 
-backend = sys.argv[1]
+backend, device = sys.argv[1:]
+torch.set_default_device(device)
 
 
 def compare(run, parameters, *inputs, dtype=torch.float64, tolerance=1e-10):
     results = []
     for function in (run, torch.compile(run, fullgraph=True, backend=backend)):
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
             value = function(*inputs)
         weights = torch.linspace(-1, 1, value.numel(), dtype=value.dtype).reshape(value.shape)
         gradients = torch.autograd.grad((weights * value).sum(), parameters)
@@ -244,25 +253,39 @@ for dtype, tolerance, recompute in cases:
     inputs = torch.randint(8, (3, 6)), torch.rand(3, dtype=wide), torch.randn(3, 4, dtype=wide)
     compare(network.features, list(network.trunk.parameters()), *inputs, dtype=dtype, tolerance=tolerance)
 
-projection.CHUNK, projection.FEWEST_COLUMNS = 24, 3  # not compiled, the scores come in slices
+projection.CHUNK = projection.CHUNK_OF_ACCELERATOR = 24
+projection.FEWEST_COLUMNS = 3  # not compiled, the scores come in slices
 head, tokens = nn.Linear(5, 40).double(), torch.randint(40, (9,))
 x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
 compare(lambda y: projection.token_scores(y, head, tokens, 40), [x, *head.parameters()], x)
 """
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiled_networks_and_scores_have_the_same_gradients(backend):
+@pytest.mark.parametrize(
+    ("backend", "device"),
+    [
+        ("aot_eager", "cpu"),
+        pytest.param("inductor", "cpu", marks=pytest.mark.slow),
+        pytest.param("inductor", "cuda", marks=CUDA),
+    ],
+)
+def test_compiled_networks_and_scores_have_the_same_gradients(backend, device):
     # In a process of its own: annotations that are checked at run time break the graph.
     if backend == "inductor" and shutil.which("c++") is None:
         pytest.skip("inductor needs a C++ compiler")
-    command = [sys.executable, "-c", COMPILED, backend]
+    command = [sys.executable, "-c", COMPILED, backend, device]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
 
 
+@every_device
 @pytest.mark.parametrize("name", ["mdm", "paper", "default"])
-def test_a_step_in_bfloat16_is_that_in_float32_up_to_rounding(name):
+def test_a_step_in_bfloat16_is_that_in_float32_up_to_rounding(name, device):
+    with torch.device(device):
+        compare_steps(name, device)
+
+
+def compare_steps(name, device):
     latent = 0 if name == "mdm" else LATENT
     recipe = get_recipe(name)
     recognition = DiTRecognition(VOCAB, LENGTH, latent, **SIZE) if latent else EmptyRecognition()
@@ -275,7 +298,7 @@ def test_a_step_in_bfloat16_is_that_in_float32_up_to_rounding(name):
     for is_low in (False, True):
         networks = copy.deepcopy(loss)
         torch.manual_seed(5)
-        with torch.autocast("cpu", torch.bfloat16, enabled=is_low):
+        with torch.autocast(device, torch.bfloat16, enabled=is_low):
             value = networks(x_0)
         value.backward()
         assert value.dtype == torch.float32
@@ -284,3 +307,16 @@ def test_a_step_in_bfloat16_is_that_in_float32_up_to_rounding(name):
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm()
     assert losses[1] != losses[0]
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=CUDA)])
+def test_attention_without_padding_may_take_the_flash_kernel(device):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with torch.device(device), torch.autocast(device, torch.bfloat16):
+        network = perturb(DiTDenoiser(VOCAB, LENGTH, LATENT, **SIZE))
+        given = inputs(torch.float32)
+        usual = network(*given)
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # an error where it cannot be taken
+            flash = network(*given)
+    torch.testing.assert_close(flash, usual, rtol=0.05, atol=0.05)

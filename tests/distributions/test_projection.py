@@ -15,11 +15,14 @@ from vadd.distributions import MaskedCategorical, projection
 from vadd.distributions.projection import token_scores
 from vadd.errors import ShapeError
 
+from ..devices import every_device
+
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Few numbers at a time, so that small cases have many slices, kept and computed again."""
-    monkeypatch.setattr(projection, "CHUNK", 24)
+    for name in ("CHUNK", "CHUNK_OF_ACCELERATOR"):
+        monkeypatch.setattr(projection, name, 24)
     monkeypatch.setattr(projection, "NUM_KEPT", 2)
     monkeypatch.setattr(projection, "FEWEST_COLUMNS", 3)
 
@@ -30,16 +33,16 @@ def dense_scores(features, head, tokens):
     return log_p.gather(1, tokens[:, None])[:, 0]
 
 
-def case(rows, hidden, vocab, *, bias=True, dtype=torch.float64, seed=0):
+def case(rows, hidden, vocab, *, bias=True, dtype=torch.float64, seed=0, device="cpu"):
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(hidden, vocab, bias=bias, dtype=dtype)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    features = torch.randn(rows, hidden, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    features = torch.randn(rows, hidden, generator=generator, dtype=torch.float64).to(device, dtype).requires_grad_()
     tokens = torch.randint(vocab, (rows,), generator=generator)
     weights = torch.randn(rows, generator=generator, dtype=torch.float64).to(dtype)
-    return features, head, tokens, weights
+    return features, head.to(device), tokens.to(device), weights.to(device)
 
 
 def run(scores, features, head, tokens, weights):
@@ -54,6 +57,7 @@ def ours(features, head, tokens):
     return token_scores(features, head, tokens, head.out_features)
 
 
+@every_device
 @pytest.mark.usefixtures("small_chunks")
 @settings(max_examples=40)
 @given(
@@ -63,8 +67,8 @@ def ours(features, head, tokens):
     bias=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_slices_have_values_and_gradients_of_the_whole(rows, hidden, vocab, bias, seed):
-    given_case = case(rows, hidden, vocab, bias=bias, seed=seed)
+def test_slices_have_values_and_gradients_of_the_whole(device, rows, hidden, vocab, bias, seed):
+    given_case = case(rows, hidden, vocab, bias=bias, seed=seed, device=device)
     for mine, theirs in zip(run(ours, *given_case), run(dense_scores, *given_case), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
 
@@ -132,14 +136,15 @@ def test_a_graph_that_is_kept_gives_its_gradients_twice():
     assert torch.equal(first, second)
 
 
+@every_device
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(
     ("dtype", "is_autocast", "limit"),
     [(torch.float32, False, 1e-6), (torch.bfloat16, False, 0.02), (torch.float32, True, 0.02)],
 )
-def test_narrow_types_are_as_exact_as_the_whole(dtype, is_autocast, limit):
-    features, head, tokens, weights = case(200, 16, 300, dtype=dtype)
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+def test_narrow_types_are_as_exact_as_the_whole(device, dtype, is_autocast, limit):
+    features, head, tokens, weights = case(200, 16, 300, dtype=dtype, device=device)
+    with torch.autocast(device, torch.bfloat16, enabled=is_autocast):
         mine = run(ours, features, head, tokens, weights)
         theirs = run(dense_scores, features, head, tokens, weights)
     features, head = features.detach().double().requires_grad_(), copy.deepcopy(head).double()

@@ -5,10 +5,11 @@ import torch
 
 from vadd.samplers import PosteriorLatents
 
+from ..devices import CUDA
 from .laws import DRAWS, check_law
 from .test_law import law, make_model
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = CUDA
 
 
 @pytest.mark.parametrize("method", ["ancestral", "cached", "static", "first-hitting"])

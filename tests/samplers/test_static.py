@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vadd._modes import checks_on
 from vadd.samplers import AncestralSampler, Sampler, StaticSampler, Trajectory
 
+from ..devices import CUDA
 from ..waits import Waits
 from .test_ancestral import LENGTH, VOCAB, make_model
 
@@ -157,10 +158,9 @@ def test_one_recorded_step_serves_all_jumps(temperature):
     assert not torch.equal(x, model.sample(20, method="static", seed=0, **options))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cuda_graph_holds_a_step():
-    model = make_model("mlp").cuda()
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=CUDA)])
+def test_a_cuda_graph_holds_a_step(device):
+    model = make_model("mlp").to(device)
     options = {"num_steps": 7, "latents": "null"}
     x = model.sample(20, method=Captured(), temperature=0.0, seed=0, **options)
     assert torch.equal(x, model.sample(20, method="static", temperature=0.0, seed=0, **options))
