@@ -81,29 +81,33 @@ def throughput_step(section: dict[str, Any]) -> str:
 
 def throughput_memory(section: dict[str, Any]) -> str:
     """Time and memory of the step with and without recomputing, to those of the plain one."""
-    rows = []
-    for row in section["rows"]:
-        for name, step in row["time"]["steps"].items():
-            first = name == row["time"]["baseline"]
-            cells = [name, f"{step['ms']['median']:,.0f}", quartiles(step["ratio"]) if "ratio" in step else ""]
-            cells += [f"{row['bytes'][name] / 1e6:,.0f}", f"{row['ratio_of_memory'][name]:.2f}"]
-            rows.append([*(sizes(row) if first else [""] * 3), *cells, verdicts(row) if first else ""])
-    head = ["network", "tokens", "batch", "", "ms", "ratio", "memory, MB", "ratio", "goal"]
-    return table(head, rows) + left_out(section)
+
+    def cells(row: dict[str, Any], name: str) -> list[str]:
+        return [f"{row['bytes'][name] / 1e6:,.0f}", f"{row['ratio_of_memory'][name]:.2f}"]
+
+    return alternatives(section, ["memory, MB", "ratio"], cells) + left_out(section)
 
 
 def throughput_against(section: dict[str, Any]) -> str:
     """Training steps against a baseline, with counted operations where there are any."""
+
+    def cells(row: dict[str, Any], name: str) -> list[str]:
+        operations = row.get("ratio_of_operations", {})
+        return [f"{operations[name]:.2f}" if name in operations else ""]
+
+    return alternatives(section, ["of operations"], cells)
+
+
+def alternatives(section: dict[str, Any], head: list[str], cells: Callable[[dict[str, Any], str], list[str]]) -> str:
+    """A line an alternative: its time, that to the baseline's, and further cells; sizes and goals at the first."""
     rows = []
     for row in section["rows"]:
-        operations = row.get("ratio_of_operations", {})
         for name, step in row["time"]["steps"].items():
-            ratio = quartiles(step["ratio"]) if "ratio" in step else ""
-            counted = f"{operations[name]:.2f}" if name in operations else ""
             first = name == row["time"]["baseline"]
-            cells = [name, f"{step['ms']['median']:,.0f}", ratio, counted]
-            rows.append([*(sizes(row) if first else [""] * 3), *cells, verdicts(row) if first else ""])
-    return table(["network", "tokens", "batch", "", "ms", "ratio", "of operations", "goal"], rows)
+            times = [f"{step['ms']['median']:,.0f}", quartiles(step["ratio"]) if "ratio" in step else ""]
+            ends = verdicts(row) if first else ""
+            rows.append([*(sizes(row) if first else [""] * 3), name, *times, *cells(row, name), ends])
+    return table(["network", "tokens", "batch", "", "ms", "ratio", *head, "goal"], rows)
 
 
 def throughput_sampling(section: dict[str, Any]) -> str:
