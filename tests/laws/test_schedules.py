@@ -175,6 +175,13 @@ def test_time_of_keeps_the_digits_of_small_probabilities(schedule, data):
     torch.testing.assert_close(schedule.time_of(schedule.mask_probability(t)), t, rtol=1e-6, atol=0)
 
 
+def test_rounding_leads_past_no_end():
+    """Without the clamp these two levels of noise would give times of 1 + 9e-16."""
+    schedule = GeometricSchedule(0.29453397839490975, 0.30186605282244133)
+    just_below = 1 - torch.arange(1, 60, dtype=torch.float64) * 2**-53
+    assert (schedule.time_of(just_below) <= 1).all()
+
+
 @settings(max_examples=20)
 @given(schedules(), dtypes())
 def test_default_formulas_of_the_base_class_agree(schedule, dtype):

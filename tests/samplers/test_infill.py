@@ -184,6 +184,7 @@ def test_candidates_are_weighted_by_the_probability_of_the_known_tokens():
     is_known = torch.tensor([[True, False, True]])
     model.infill(x, is_known, num_steps=2, num_candidates=DRAWS, seed=0, record=trajectory)
     whole = exact_sampler_distribution(model, LENGTH, num_steps=2).reshape(VOCAB, VOCAB, VOCAB)
+    assert trajectory.log_weights.dtype == torch.float64
     weights = trajectory.log_weights.exp()
     assert weights.shape == (DRAWS,)
     assert abs(weights.mean() - whole[1, :, 1].sum()) < 4.9 * weights.std() / DRAWS**0.5

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vadd._protocols import ByAttributes
 from vadd.distributions import MaskedCategorical, sample_categorical
 from vadd.process import MaskingProcess
 from vadd.samplers.base import Jump, SamplerState
@@ -20,7 +21,7 @@ __all__ = ["SampledModel", "SamplerRun"]
 
 
 @runtime_checkable
-class SampledModel(Protocol):
+class SampledModel(Protocol, metaclass=ByAttributes):
     """What samplers need of a model; a :class:`~vadd.model.VADDModel` has it."""
 
     process: MaskingProcess

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from vadd._protocols import ByAttributes
 from vadd.backbones.base import Recognition
 from vadd.backbones.sharing import attach_parts, check_attached
 from vadd.errors import CheckpointError, ConfigError, VADDError
@@ -34,7 +35,7 @@ _G = TypeVar("_G")
 
 
 @runtime_checkable
-class StoredModel(Protocol):
+class StoredModel(Protocol, metaclass=ByAttributes):
     """What is stored of a model; a :class:`~vadd.model.VADDModel` has it."""
 
     denoiser: Any
@@ -49,7 +50,7 @@ class StoredModel(Protocol):
 
 
 @runtime_checkable
-class StoredGuide(Protocol):
+class StoredGuide(Protocol, metaclass=ByAttributes):
     """What is stored of a guide; a :class:`~vadd.guide.RecognitionGuide` has it."""
 
     recognition: Any
