@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(importlib.util.find_spec("vadd").origin).parent
 
 # What each part may import of the package, besides itself.
-_BASE = {"errors", "registry", "types", "_checks", "_modes", "_naming", "_seeds", "_version"}
+_BASE = {"errors", "registry", "types", "_checks", "_modes", "_naming", "_protocols", "_seeds", "_version"}
 _PROCESS = _BASE | {"schedules", "process"}
 _SAMPLERS = _PROCESS | {"distributions", "samplers"}
 _MODEL = _SAMPLERS | {"priors", "backbones", "storage", "model", "guide"}
@@ -23,6 +23,7 @@ ALLOWED = {
     "_checks": {"errors"},
     "_modes": _BASE,
     "_naming": _BASE,
+    "_protocols": set(),
     "_seeds": _BASE,
     "_version": set(),
     "registry": _BASE,
