@@ -45,13 +45,13 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "circles": {"example": "toy2d_svi", "options": "--toy circles"},
     "binarized-mnist": {
         "example": "binarized_mnist_svi",
-        "options": "--protocol padded --preset paper --recipe paper",
+        "options": "--protocol padded --preset paper --recipe paper --precision bf16",
         "image_shape": (32, 32),
         "vocab_size": 2,
     },
     "cifar10": {
         "example": "cifar10_svi",
-        "options": "--preset paper --recipe paper --fid",
+        "options": "--preset paper --recipe paper --precision bf16 --fid",
         "image_shape": (32, 32, 3),
         "vocab_size": 256,
     },

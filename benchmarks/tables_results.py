@@ -4,7 +4,7 @@ from typing import Any
 
 from tables_full_scale import hours_of
 from tables_published import FID_STEPS, NOT_PUBLISHED, PROTOCOLS, PUBLISHED, Published, command
-from tables_shared import is_there, origin, read, table
+from tables_shared import is_there, machine_of, origin, read, table
 
 MODELS = ("mdm", "paper", "default")
 DELBO = "DELBO, the published metric"
@@ -112,13 +112,6 @@ def toy_lines(toy: str) -> list[Line]:
 def with_error(value: float, error: float | None, digits: int) -> str:
     """A figure and its error, where it has one."""
     return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
-
-
-def machine_of(report: dict[str, Any]) -> str:
-    """Where something ran, in short."""
-    machine = report["machine"]
-    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
-    return machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {threads}"
 
 
 def runs_of(name: str) -> dict[str, dict[str, Any]]:

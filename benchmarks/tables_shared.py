@@ -25,10 +25,17 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def machine_of(report: dict[str, Any]) -> str:
+    """Where something ran, in short."""
+    machine = report["machine"]
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    return machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {threads}"
+
+
 def origin(report: dict[str, Any]) -> str:
     """Where the figures of a file come from; a run with uncommitted changes marks them all."""
-    machine, results = report["machine"], report.get("results", {})
-    where = machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {machine['threads']} threads"
+    results = report.get("results", {})
+    where = machine_of(report)
     if "runs_at" in results:  # many runs, merged
         found = results["runs_at"]
         some = ", some with changes" if found["dirty"] else ""

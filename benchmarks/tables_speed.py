@@ -46,7 +46,7 @@ def verdicts(row: dict[str, Any]) -> str:
     """The goals of a row of figures."""
     cells = []
     for name, goal in row.get("goals", {}).items():
-        bound = f"at least {goal['at_least']}" if "at_least" in goal else f"at most {goal['at_most']:g}"
+        bound = f"at least {goal['at_least']:.3g}" if "at_least" in goal else f"at most {goal['at_most']:.3g}"
         found = "met" if goal["met"] else f"MISSED, {goal['got']:.2f}"
         cells.append(f"{name} {bound}: {found}")
     return "; ".join(cells)

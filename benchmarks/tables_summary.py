@@ -5,7 +5,11 @@ from tables_shared import is_there, read, table
 
 TOYS = {"checkerboard": "checkerboard, 2 tokens", "mnist14": "MNIST, 14x14 binary pixels"}
 IMAGES = {"binarized_mnist": "binarized MNIST, 32x32", "cifar10": "CIFAR-10, part of it"}
-TEXTS = {"text_wiki27": "Wikipedia, 256 characters", "text_wikitext2-gpt2": "WikiText-2, 128 tokens of GPT-2"}
+TEXTS = {
+    "text_wiki27": "Wikipedia, 256 characters",
+    "text_wikitext2-gpt2": "WikiText-2, 128 tokens of GPT-2",
+    "text_wikitext2-bert": "WikiText-2, 128 tokens of BERT",
+}
 
 #: Data, what is measured, the number of steps, and its values for MDM, paper's recipe and default.
 Row = list[str]

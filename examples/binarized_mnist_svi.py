@@ -7,7 +7,7 @@ environment variable ``VADD_DATA`` (or ``--data-root``) names. MNIST is download
 (``--no-download`` forbids it).
 
 Run ``python examples/binarized_mnist_svi.py``; after an interruption the same command goes on. ``--preset smoke`` takes
-seconds, ``cpu`` about an hour on two cores, ``gpu-30min`` half an hour on a data-centre GPU, ``paper`` is the published
+seconds, ``cpu`` about an hour on two cores, ``gpu-30min`` means half an hour on a GPU, ``paper`` is the published
 protocol. ``--baseline mdm`` trains the masked diffusion model with the same code. Model, pictures, curves and
 ``report.json`` are in a folder of the run under ``outputs/binarized_mnist``.
 """

@@ -5,7 +5,7 @@ that :func:`vadd.data.load_cifar10_tokens` reads, and downloaded where they are 
 it). ``--subset`` takes the 10,000 training images of ``cifar10_subset.npz``.
 
 Run ``python examples/cifar10_svi.py``; after an interruption the same command goes on. ``--preset smoke`` takes
-seconds, ``cpu`` about an hour on two cores, ``gpu-30min`` half an hour on a data-centre GPU, ``paper`` is the published
+seconds, ``cpu`` about an hour on two cores, ``gpu-30min`` means half an hour on a GPU, ``paper`` is the published
 protocol. ``--baseline mdm`` trains the masked diffusion model with the same code, ``--conditional`` either on the ten
 classes, with ``--guidance`` when sampling. Model, pictures, curves and ``report.json`` are in a folder of the run under
 ``outputs/cifar10``.

@@ -1,8 +1,9 @@
 """Quality of samples against network calls, for every sampler, with and without a latent.
 
 Samples scikit-learn's 8x8 digits from the masked diffusion model (MDM) and VADD (the default recipe) with all
-methods of the library, and writes a plot, a table and JSON to ``outputs/steps_vs_quality``. Network calls are
-counted row by row: methods that leave out rows pay only for the others. Run ``python examples/steps_vs_quality.py``;
+methods of the library but ``static``, which samples as ``ancestral`` does, and writes a plot, a table and JSON to
+``outputs/steps_vs_quality``. Network calls are counted row by row: methods that leave out rows pay only for the others.
+Run ``python examples/steps_vs_quality.py``;
 most of its minutes are training. ``--checkpoint outputs/digits`` takes the models that ``examples/digits_svi.py``
 trained; ``--smoke`` finishes in seconds.
 """

@@ -3,7 +3,7 @@
 Run ``python examples/text_svi.py --data FILE`` on any text, for example on Tiny Shakespeare; after an interruption the
 same command goes on. ``--tokenizer chars`` (the default) is a model of characters, ``gpt2`` and ``bert-base-uncased``
 are of subwords. ``--packing padded`` makes a row of every document. ``--preset smoke`` takes seconds, ``cpu`` about an
-hour on two cores, ``gpu-30min`` half an hour on a data-centre GPU, ``paper`` is the published size. ``--baseline mdm``
+hour on two cores, ``gpu-30min`` means half an hour on a GPU, ``paper`` is the published size. ``--baseline mdm``
 trains the masked diffusion model with the same code, and ``--from-mdm RUN/model`` starts from it.
 
 The last rows are held out. Samples are judged at several numbers of steps by a small autoregressive model of the same
