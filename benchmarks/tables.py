@@ -32,7 +32,6 @@ from tables_models import (  # noqa: E402
     steps_vs_quality,
     toys,
 )
-from tables_mutation import mutation  # noqa: E402
 from tables_results import results  # noqa: E402
 from tables_shared import ROOT  # noqa: E402
 from tables_speed import sampler, throughput  # noqa: E402
@@ -40,7 +39,6 @@ from tables_summary import summary  # noqa: E402
 
 PAGES = (
     "README.md",
-    "CONTRIBUTING.md",
     "docs/likelihoods.md",
     "docs/latents.md",
     "docs/sampling.md",
@@ -70,7 +68,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps-vs-quality": steps_vs_quality,
     "infill": infill,
     "reliability": reliability,
-    "mutation": mutation,
     "binarized-mnist": lambda: comparison("binarized_mnist"),
     "binarized-mnist-differences": lambda: differences("binarized_mnist"),
     "binarized-mnist-quality": lambda: image_quality("binarized_mnist"),
