@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -310,13 +311,19 @@ def compare_steps(name, device):
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=CUDA)])
-def test_attention_without_padding_may_take_the_flash_kernel(device):
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_kernels_of_attention_agree_with_products(is_padded, device):
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("the flash kernel needs a GPU of compute capability 8.0")
+    fused = (
+        [SDPBackend.EFFICIENT_ATTENTION] if is_padded else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION]
+    )
     with torch.device(device), torch.autocast(device, torch.bfloat16):
         network = perturb(DiTDenoiser(VOCAB, LENGTH, LATENT, **SIZE))
         given = inputs(torch.float32)
-        usual = network(*given)
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # an error where it cannot be taken
-            flash = network(*given)
-    torch.testing.assert_close(flash, usual, rtol=0.05, atol=0.05)
+        options = {"is_padding": torch.arange(LENGTH) >= torch.tensor([6, 2, 4])[:, None]} if is_padded else {}
+        with sdpa_kernel(SDPBackend.MATH):
+            expected = network(*given, **options)
+        for kernel in fused:
+            with sdpa_kernel(kernel):  # an error where it cannot be taken
+                torch.testing.assert_close(network(*given, **options), expected, rtol=0.05, atol=0.05)

@@ -23,11 +23,11 @@ def _seed():
     torch.manual_seed(0)
 
 
-def make_model(kind="mlp", latent=LATENT, num_tokens=LENGTH):
+def make_model(kind="mlp", latent=LATENT, num_tokens=LENGTH, **options):
     if kind == "mlp":
-        denoiser = MLPDenoiser(VOCAB, LENGTH, latent, hidden_size=16, depth=1, modulation_size=8)
+        denoiser = MLPDenoiser(VOCAB, LENGTH, latent, hidden_size=16, depth=1, modulation_size=8, **options)
     else:
-        denoiser = DiTDenoiser(VOCAB, num_tokens, latent, hidden_size=16, depth=1, num_heads=2)
+        denoiser = DiTDenoiser(VOCAB, num_tokens, latent, hidden_size=16, depth=1, num_heads=2, **options)
     with torch.no_grad():
         for p in denoiser.parameters():
             p.add_(0.3 * torch.randn_like(p))

@@ -4,11 +4,26 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vadd import MaskingProcess, VADDModel
 from vadd._modes import checks_on
-from vadd.samplers import AncestralSampler, Sampler, StaticSampler, Trajectory
+from vadd.backbones import Denoiser
+from vadd.priors import StandardNormalPrior
+from vadd.samplers import (
+    AncestralSampler,
+    Jump,
+    Sampler,
+    SamplerRun,
+    SamplerState,
+    Shaping,
+    StaticSampler,
+    Trajectory,
+)
+from vadd.samplers.latents import resolve_latents
+from vadd.schedules import LinearSchedule
 
 from ..devices import CUDA
 from ..waits import Waits
@@ -98,7 +113,7 @@ def test_nothing_to_fill_in_and_one_step():
 
 
 class Replayed(Sampler):
-    """The sampler with one step recorded, operation by operation, and replayed for every jump."""
+    """The sampler with its second step recorded, operation by operation, and replayed for all jumps that follow."""
 
     def __init__(self):
         self.sampler, self.replay = StaticSampler(), None
@@ -107,13 +122,15 @@ class Replayed(Sampler):
         return self.sampler.jumps(run)
 
     def step(self, run, state, jump):
+        if jump.index == 0:  # draws a shared latent
+            return self.sampler.step(run, state, jump)
         inputs = (state.x, jump.t, *jump.slots)
         if self.replay is None:
             self.replay = self.record(run, state, jump, inputs)
         return replace(state, x=self.replay(*inputs), num_calls=state.num_calls + 1)
 
     def next_tokens(self, run, state, jump, x, t, slots, is_due):
-        with checks_on(False):
+        with checks_on(False):  # as they are on a GPU
             return self.sampler.step(run, replace(state, x=x), replace(jump, t=t, slots=(slots, is_due))).x
 
     def record(self, run, state, jump, inputs):
@@ -148,22 +165,84 @@ class Captured(Replayed):
         return replay
 
 
+@pytest.mark.parametrize(
+    ("way", "device"), [(Replayed, "cpu"), pytest.param(Captured, "cuda", marks=CUDA)], ids=["recorded", "captured"]
+)
+@pytest.mark.parametrize("latents", ["shared", "null"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_one_recorded_step_serves_all_jumps(temperature):
-    model = make_model("mlp")
-    options = {"num_steps": 7, "latents": "null", "temperature": temperature}
+def test_one_held_step_serves_those_that_follow(temperature, latents, way, device):
+    model = make_model("mlp", reads_time=True).to(device)
+    options = {"num_steps": 7, "latents": latents, "temperature": temperature}
     for seed in (0, 1):
-        x = model.sample(20, method=Replayed(), seed=seed, **options)
+        x = model.sample(20, method=way(), seed=seed, **options)
         assert torch.equal(x, model.sample(20, method="static", seed=seed, **options))
     assert not torch.equal(x, model.sample(20, method="static", seed=0, **options))
 
 
-@pytest.mark.parametrize("device", [pytest.param("cuda", marks=CUDA)])
-def test_a_cuda_graph_holds_a_step(device):
-    model = make_model("mlp").to(device)
-    options = {"num_steps": 7, "latents": "null"}
-    x = model.sample(20, method=Captured(), temperature=0.0, seed=0, **options)
-    assert torch.equal(x, model.sample(20, method="static", temperature=0.0, seed=0, **options))
-    x = model.sample(400, method=Captured(), seed=0, **options)
-    assert (x < VOCAB).all()
-    assert len(x.unique(dim=0)) > 100
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("shaping", [Shaping(), Shaping(0.7, top_k=3, top_p=0.9, min_p=0.1), Shaping(0.0)], ids=str)
+def test_a_gpu_gives_no_value_to_the_host(shaping, given):
+    """On tensors without values, as if of a GPU: reading one is an error, and so is a tensor on another device."""
+
+    def step(sampler, slots):
+        with FakeTensorMode(), checks_on(False), torch.no_grad():
+            with torch.device("cuda"):
+                model = make_model("mlp", reads_time=True)
+            x, t = torch.full((3, LENGTH), VOCAB, device="cuda"), torch.ones(3, device="cuda")
+            run = SamplerRun(
+                model,
+                x,
+                (1.0, 0.5, 0.0),
+                resolve_latents("null", model, 2, LENGTH),
+                shaping=shaping,
+                given=(torch.zeros_like(x), x == VOCAB) if given else None,
+            )
+            flags = torch.ones(5, dtype=torch.bool, device="cuda")
+            places = (torch.arange(5, device="cuda"), flags) if slots else None
+            return sampler.step(run, SamplerState(x), Jump(0, t, (1.0, 0.5), slots=places)).x
+
+    x = step(StaticSampler(), True)
+    assert (x.device.type, x.shape) == ("cuda", (3, LENGTH))
+    with pytest.raises(DynamicOutputShapeException):
+        step(AncestralSampler(), False)
+
+
+class Constant(Denoiser):
+    """The same logits, whatever it reads."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.num_tokens, self.vocab_size = logits.shape
+        self.latent_shape, self.logits = torch.Size([0]), logits
+
+    def forward(self, x_t, t, z):
+        return self.logits.expand(len(x_t), -1, -1)
+
+
+@pytest.mark.parametrize("time_grid", ["uniform", torch.tensor([1.0, 0.9, 0.2, 0.19, 0.0])], ids=["even", "uneven"])
+def test_only_revealed_tokens_are_weighted(time_grid):
+    """Then a candidate's weight is the probability of the known tokens, whichever steps reveal them."""
+    logits = torch.randn(LENGTH, VOCAB, generator=torch.Generator().manual_seed(0))
+    model = VADDModel(Constant(logits), StandardNormalPrior(0), MaskingProcess(LinearSchedule(), VOCAB))
+    x, is_known = torch.arange(LENGTH)[None] % VOCAB, torch.arange(LENGTH)[None] < 4
+    record = Trajectory()
+    options = {"num_steps": 4, "time_grid": time_grid, "num_candidates": 50, "seed": 0}
+    model.infill(x, is_known, method="static", record=record, **options)
+    log_p = logits.log_softmax(-1).gather(-1, x.T)[:, 0]
+    torch.testing.assert_close(record.log_weights, log_p[:4].sum().double().expand(50), rtol=1e-5, atol=1e-5)
+
+
+def test_jumps_are_those_of_ancestral_sampling():
+    model, seen = make_model(), []
+
+    class Listed(StaticSampler):
+        def jumps(self, run):
+            jumps = super().jumps(run)
+            for ours, theirs in zip(jumps, AncestralSampler().jumps(run), strict=True):
+                seen.append(
+                    (ours.index, ours.masked) == (theirs.index, theirs.masked) and torch.equal(ours.t, theirs.t)
+                )
+            return jumps
+
+    model.sample(3, num_steps=5, method=Listed())
+    assert seen == [True] * 5

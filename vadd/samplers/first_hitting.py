@@ -52,7 +52,8 @@ class FirstHittingSampler(Sampler):
 
     def _on_grid(self, run: SamplerRun) -> Iterator[Jump]:
         """Those jumps of each row that reveal something, the first of every row side by side, then the second."""
-        jumps, index = run.jumps(), run.reveal_index()
+        jumps = run.jumps()
+        index = run.reveal_index(jumps)
         last = len(jumps)
         times = torch.stack([jump.t[0] for jump in jumps])
         ordered, order = index.sort(-1)

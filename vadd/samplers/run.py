@@ -1,7 +1,7 @@
 """What a sampler works with: the model, its options, the latents, and the randomness of one run."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -124,12 +124,12 @@ class SamplerRun:
         prior = temper(self.model.prior(x, t, **self.options), self.latent_temperature)
         return draw_seeded(prior, mix_seed(self.seed, *key), self.start.device)
 
-    def reveal_index(self) -> Int[Tensor, "batch dim"]:
-        """For each position the jump of the time grid that reveals it; past the last one where it is not free.
+    def reveal_index(self, jumps: Sequence[Jump]) -> Int[Tensor, "batch dim"]:
+        """For each position which of the time grid's jumps reveals it; past the last one where it is not free.
 
         A position is revealed by the first jump that ends with a mask probability of at most its own uniform.
         """
-        ends = torch.tensor([jump.masked[1] for jump in self.jumps()], dtype=torch.float64, device=self.start.device)
+        ends = torch.tensor([jump.masked[1] for jump in jumps], dtype=torch.float64, device=self.start.device)
         index = len(ends) - torch.searchsorted(ends.flip(0), self.uniform(), right=True)
         return index.masked_fill(~self.is_free, len(ends))
 
@@ -149,7 +149,7 @@ class SamplerRun:
         Args:
             state: the state.
             jump: the step; its time is what the network is given.
-            target: positions to project to the vocabulary, all of them masked; no others are.
+            target: positions to project to the vocabulary, all of them masked; without slots no others are.
             rows: the rows that the network is to see, all with a target among them; default all.
             slots: flat numbers of the positions to project in place of the target, which is among them; not with rows.
 
@@ -158,6 +158,7 @@ class SamplerRun:
             Tokens are drawn from :attr:`shaping` of them; what ranks positions reads them as they are, for a shaping
             that leaves one token makes all positions equally certain.
         """
+        assert rows is None or slots is None
         state = self.latents(self, state, jump)
         state = replace(state, t=jump.t, num_calls=state.num_calls + (1 if self.guidance == 1 else 2))
         x, t, z, options = state.x, jump.t, state.z, self.options

@@ -1,4 +1,4 @@
-"""Ancestral sampling in steps of equal shapes, which no value decides."""
+"""Ancestral sampling in steps of equal shapes, which wait for no value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,23 +14,27 @@ __all__ = ["StaticSampler"]
 
 @dataclass(frozen=True)
 class StaticSampler(Sampler):
-    """Draws at the start which jump reveals each position; no step waits for a value. It has the model's law.
+    """Draws at the start which jump reveals each position. It has the model's law.
 
     When positions are revealed does not depend on their tokens, so that it may be drawn beforehand. All steps then
     make the same operations on the same shapes: each projects as many positions as the fullest jump reveals, and what
-    it does not reveal of them is thrown away. On a GPU the host, which waits once at the start, runs ahead of all
-    steps, and a CUDA graph can hold one, but for the draw of a latent, whose seed is the host's: hold steps that keep
-    the latent (``"shared"``, ``"null"``).
+    it does not reveal of them is thrown away. That costs little where jumps reveal about as many, as with even time
+    grids and many rows, and much where one reveals most.
+
+    On a GPU the host waits at the start of each batch of rows, and in the first step, whose values are checked; then it
+    runs ahead. A CUDA graph can hold one of the later steps and serve them all, as long as the latent stays
+    (``"shared"``, ``"null"``): a draw takes its seed from the host.
     """
 
     has_model_law: ClassVar[bool] = True
 
     def jumps(self, run: SamplerRun) -> Sequence[Jump]:
-        jumps, index = run.jumps(), run.reveal_index().flatten()
+        jumps = run.jumps()
+        index = run.reveal_index(jumps).flatten()
         order = index.argsort(stable=True)
         numbers = torch.arange(len(jumps), device=index.device)
         ends = torch.searchsorted(index[order], numbers, right=True)
-        starts = [0, *ends.tolist()]  # the one wait
+        starts = [0, *ends.tolist()]
         counts = ends.diff(prepend=ends.new_zeros(1))
         size = max(after - before for before, after in zip(starts[:-1], starts[1:], strict=True))
         is_due = torch.arange(size, device=index.device) < counts[:, None]
