@@ -18,7 +18,6 @@ from tables_images_texts import (  # noqa: E402
     differences,
     image_quality,
     latents,
-    text_perplexities,
     text_quality,
 )
 from tables_models import (  # noqa: E402
@@ -86,7 +85,6 @@ for _name in TEXTS:
         ("", comparison),
         ("-differences", differences),
         ("-quality", text_quality),
-        ("-perplexities", text_perplexities),
         ("-latents", latents),
     ):
         TABLES[_name + _suffix] = functools.partial(_make, f"text_{_name}")

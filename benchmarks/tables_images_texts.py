@@ -101,20 +101,3 @@ def latents(name: str) -> str:
     ]
     note = "\nKL of guide and prior with all tokens masked, where a trajectory's latent is drawn.\n"
     return table(["model", "KL of a row, nats", "KL a token", "active units"], rows) + note + origin(report)
-
-
-def text_perplexities(name: str) -> str:
-    """What the bounds say of held-out text and of other texts, a token each."""
-    report = read(name)
-    rows = []
-    for run in report["results"]["runs"]:
-        for text, bounds in (("held out", run["bounds"]), *((s["name"], s["bounds"]) for s in run["zero_shot"])):
-            found = {row["name"]: row for row in bounds}
-            delbo = found["DELBO, the published metric"]
-            shared = found.get("shared-latent, infinitely many steps", {})
-            # Without a latent the published metric is a bound, and is called one.
-            published = delbo.get("delbo_perplexity", delbo.get("perplexity"))
-            cells = (found["marginal"]["perplexity"], shared.get("perplexity"), published)
-            rows.append([run_name(run), text, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
-    head = ["model", "text", "marginal", "shared latent, infinitely many steps", "DELBO, the published metric"]
-    return table(head, rows) + "\nPerplexity a token; the first two are upper bounds.\n" + origin(report)
