@@ -28,10 +28,11 @@ from measuring import parse_timing, timing_parser  # noqa: E402
 from tables_speed import THROUGHPUT  # noqa: E402
 from throughput_accelerator import measure_accelerator  # noqa: E402
 from throughput_memory import measure_memory  # noqa: E402
+from throughput_pyro import measure_pyro  # noqa: E402
 from throughput_running import measure_evaluation, measure_sampling  # noqa: E402
 from throughput_scaling import measure_processes, measure_scaling  # noqa: E402
 from throughput_shared import Bench  # noqa: E402
-from throughput_training import measure_pyro, measure_step, measure_vadd  # noqa: E402
+from throughput_training import measure_step, measure_vadd  # noqa: E402
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "step": measure_step,

@@ -1,18 +1,16 @@
-"""Training steps: the masked diffusion model against a plain one, VADD against it, and Pyro against plain PyTorch."""
+"""Training steps: the masked diffusion model against a plain one, and VADD against it."""
 
-import copy
 import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyro
 import torch
 from throughput_shared import Bench
 from torch import Tensor, nn
 
-from vadd import DELBO, MaskingProcess
+from vadd import MaskingProcess
 from vadd.backbones import DIT_PRESETS, Denoiser, DiTDenoiser, EmptyRecognition
 from vadd.data import ImageTokens
 from vadd.recipes import Pair, get_recipe
@@ -24,8 +22,7 @@ import binarized_mnist_svi
 import cifar10_svi
 import images
 from image_data import Data
-from measuring import Step, TrainingStep, count_operations, count_parameters, goal
-from step_overhead import PlainLoss, Workload, assert_same_loss, digits_workload, svi_step, transformer_workload
+from measuring import TrainingStep, count_operations, count_parameters, goal
 
 MIDDLE = "6 x 384"
 NETWORKS = {
@@ -240,43 +237,3 @@ def mean_operations(step: TrainingStep, seed: int) -> float:
         counts.append(count_operations(lambda: step.loss_fn(step.x_0).backward())[1])
     step.loss_fn.zero_grad()
     return statistics.fmean(counts)
-
-
-def measure_pyro(bench: Bench) -> dict[str, Any]:
-    """The loss as a Pyro estimator against one written by hand, for VADD by the paper's objective; and Pyro's SVI.
-
-    SVI keeps one optimizer a parameter, here as elsewhere of PyTorch's fused kind. The goal is that of the
-    transformers; a small network, on which what does not grow with the size weighs most, is shown beside them.
-    """
-    workloads = [
-        transformer_workload(2 if bench.is_smoke else 8, 0, is_small=bench.is_smoke, vocab_size=vocab_size)
-        for vocab_size in VOCABULARIES[:2]
-    ]
-    workloads.append(digits_workload(8 if bench.is_smoke else 128, 0))
-    return {"rows": [measure_workload(workload, bench) for workload in workloads]}
-
-
-def measure_workload(workload: Workload, bench: Bench) -> dict[str, Any]:
-    """Of one pair of networks, each alternative with its own of equal weights."""
-    torch.manual_seed(bench.seed)
-    pyro.clear_param_store()
-    workload = dataclasses.replace(workload, x_0=workload.x_0.to(bench.device))
-    model, guide = (part.to(bench.device) for part in workload.build(workload.latent_size))
-    worst = assert_same_loss(workload, model, guide, bench.seed)
-    steps: dict[str, Step] = {
-        "plain PyTorch": TrainingStep(PlainLoss(*copy.deepcopy((model, guide))), workload.x_0, fused=True),
-        "ELBO module": TrainingStep(DELBO(model.process)(*copy.deepcopy((model, guide))), workload.x_0, fused=True),
-        "SVI": svi_step(*copy.deepcopy((model, guide)), workload.x_0, fused=True),
-    }
-    row = {
-        "network": workload.name,
-        "vocab_size": model.process.vocab_size,
-        "batch_shape": list(workload.x_0.shape),
-        "latent_size": workload.latent_size,
-        "largest_relative_gradient_difference": worst,
-        "time": bench.compare(steps, seconds=30),
-    }
-    if workload.goal is not None:
-        ratio = row["time"]["steps"]["ELBO module"]["ratio"]["median"]
-        row["goals"] = {"ratio of the ELBO module": goal(ratio, at_most=workload.goal)}
-    return row

@@ -57,7 +57,6 @@ MAX_LINES = 300
 LONGER = {
     "vadd/model.py": 330,
     "benchmarks/sampler.py": 380,
-    "benchmarks/step_overhead.py": 310,
     "examples/runs.py": 440,
 }
 

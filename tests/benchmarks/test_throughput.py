@@ -140,6 +140,28 @@ def test_another_expectation_is_noticed():
     assert not compare_expectations(0, plain=Wrong)["agree"]
 
 
+@pytest.mark.parametrize("wrong", ["value", "gradient"])
+def test_a_wrong_plain_loss_is_noticed(monkeypatch, wrong):
+    import throughput_pyro
+
+    workload = throughput_pyro.transformer_workload(4, 27, is_small=True)
+    pair = workload.build()
+    assert throughput_pyro.assert_same_loss(workload, *pair, seed=0) < 1e-3
+
+    class Wrong(throughput_pyro.PlainLoss):
+        def forward(self, x_0):
+            loss = super().forward(x_0)
+            if wrong == "value":
+                return 1.001 * loss
+            # The same value, a gradient too much: the location's own.
+            extra = self.recognition.readout.family.loc.bias.sum()
+            return loss + extra - extra.detach()
+
+    monkeypatch.setattr(throughput_pyro, "PlainLoss", Wrong)
+    with pytest.raises(AssertionError, match="plain loss" if wrong == "value" else "gradients differ"):
+        throughput_pyro.assert_same_loss(workload, *pair, seed=0)
+
+
 sizes = st.integers(1, 10_000)
 
 
@@ -227,6 +249,27 @@ def test_rounds_rotate_under_equal_seeds(rounds, number):
     seeds = [{value for _, value in turn} for turn in turns]
     assert all(len(values) == 1 for values in seeds)
     assert len(set.union(*seeds)) == len(turns)
+
+
+def test_ratios_are_taken_within_a_round():
+    from measuring import compare
+
+    # A machine that slows down tenfold halfway: medians of the times would compare unlike rounds.
+    now = calls = 0
+
+    def advance(seconds):
+        def step():
+            nonlocal now, calls
+            calls += 1
+            now += seconds * (1 if calls <= 6 else 10)
+
+        return step
+
+    steps = {"base": advance(1.0), "other": advance(1.5)}
+    found = compare(steps, rounds=5, warmup=1, seed=0, device=torch.device("cpu"), clock=lambda: now)
+    assert calls == 12
+    ratio = found["steps"]["other"]["ratio"]
+    assert [ratio[key] for key in ("lower_quartile", "median", "upper_quartile")] == pytest.approx([1.5] * 3)
 
 
 def test_operations_of_a_step_are_those_counted():
