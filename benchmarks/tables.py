@@ -30,6 +30,7 @@ from tables_models import (  # noqa: E402
     reliability,
     steps_vs_quality,
     toys,
+    trainer_cost,
 )
 from tables_results import results  # noqa: E402
 from tables_shared import ROOT  # noqa: E402
@@ -67,6 +68,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps-vs-quality": steps_vs_quality,
     "infill": infill,
     "reliability": reliability,
+    "trainer-cost": trainer_cost,
     "binarized-mnist": lambda: comparison("binarized_mnist"),
     "binarized-mnist-differences": lambda: differences("binarized_mnist"),
     "binarized-mnist-quality": lambda: image_quality("binarized_mnist"),

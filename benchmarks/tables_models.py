@@ -154,4 +154,25 @@ def reliability() -> str:
         wait = row["seconds_to_recover"]
         shown = "" if wait is None else f"{wait['median']:.1f} (at most {wait['max']:.1f})"
         rows.append([row["fault"], str(row["tried"]), str(row["survived"]), shown])
-    return table(["fault", "tried", "survived", "seconds to recover"], rows) + origin(report)
+    program, snapshot = (report["results"][key] for key in ("program", "snapshot"))
+    median, most = (f"{1e3 * seconds:.0f}" for seconds in snapshot["seconds"].values())
+    note = (
+        f"\nModel and guide have {program['parameters']:,} parameters. An update takes "
+        f"{1e3 * program['seconds_an_update']:.0f} ms, and a snapshot, every {program['save_every']} updates, "
+        f"{median} ms (at most {most}) and {snapshot['bytes'] / 1e6:.1f} MB.\n"
+    )
+    return table(["fault", "tried", "survived", "seconds to recover"], rows) + note + origin(report)
+
+
+def trainer_cost() -> str:
+    """Time of an update of the Trainer, and of a loop written by hand."""
+    report = read("reliability")
+    rows = []
+    for cost in report["results"]["trainer"]:
+        seconds, ratio = (cost["processor"][key] for key in ("seconds_an_update", "ratio"))
+        times = [f"{1e3 * seconds[name]:.1f}" for name in ("by_hand", "trainer")]
+        spread = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+        rows.append([str(cost["hidden_size"]), str(cost["batch_size"]), *times, spread])
+    first = report["results"]["trainer"][0]
+    note = f"\nMedians and extremes of {first['repeats']} runs of {first['updates']} updates each, in turns.\n"
+    return table(["width", "batch", "by hand, ms", "Trainer, ms", "ratio"], rows) + note + origin(report)
