@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vadd import RecognitionGuide, VADDModel
-from vadd.backbones.conditioning import Conditioning
 from vadd.errors import ConfigError
 from vadd.evaluation import diagnose_latent
 from vadd.metrics import (
@@ -24,6 +23,7 @@ from vadd.metrics import (
     save_image_classifier,
     train_image_classifier,
 )
+from vadd.registry import describe
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
@@ -155,9 +155,7 @@ def draw(
 ) -> Tensor:
     """Samples; of a conditional model the classes take turns."""
     if args.conditional:
-        # As many as the network was built with.
-        num_classes = next(part.num_classes for part in model.denoiser.modules() if isinstance(part, Conditioning))
-        assert num_classes is not None
+        num_classes = describe(model.denoiser)["arguments"]["num_classes"]  # that it was built with
         labels = torch.arange(num_samples, device=model.null_latent.device) % num_classes
         options |= {"condition": labels, "guidance": args.guidance}
     options |= {"batch_size": 4 * preset.rows_per_call, "progress": not args.quiet}

@@ -20,7 +20,6 @@ from torch import Tensor
 from vadd import VADDModel
 from vadd.data import DigitTokens, load_digits_tokens
 from vadd.metrics import DigitClassifier, frechet_distance, train_digit_classifier
-from vadd.plotting.page import DPI, new_figure
 from vadd.recipes import Pair, get_recipe
 from vadd.reporting import write_report
 from vadd.samplers import PosteriorLatents
@@ -109,6 +108,8 @@ def write_picture(
     path: Path, data: DigitTokens, ways: dict[str, tuple[VADDModel, dict[str, Any]]], args: argparse.Namespace
 ) -> None:
     """Completions beside the real digits: known pixels on white, completed ones on blue."""
+    from matplotlib.figure import Figure
+
     rows = [int((data.heldout_labels == digit).nonzero()[0]) for digit in DIGITS_SHOWN]
     x, num = data.heldout[rows], args.num_completions
     parts = halves(data.image_shape)
@@ -125,7 +126,7 @@ def write_picture(
     sizes = [[SCALE * side for side in block.shape[1::-1]] for block in next(iter(pages.values())).values()]
     width = LINE + sum(size[0] + SPACE for size in sizes)
     height = 2 * LINE + len(parts) * (sizes[0][1] + SPACE)
-    figure = new_figure(width, height)
+    figure = Figure(figsize=(width, height), dpi=160)
 
     def text(x: float, y: float, shown: str, **options: Any) -> None:
         figure.text(x / width, 1 - y / height, shown, va="center", **options)
@@ -144,7 +145,7 @@ def write_picture(
             axes.set_axis_off()
             left += w + SPACE
         top += sizes[0][1] + SPACE
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(path)
 
 
 def picture(x: Tensor, is_known: Tensor, data: DigitTokens, per_row: int = 1, paper: str = "completed") -> Tensor:

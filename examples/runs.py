@@ -19,9 +19,6 @@ from vadd import RecognitionGuide, VADDModel
 from vadd.errors import ConfigError, DataError, VADDError
 from vadd.evaluation import BoundResult, LatentDiagnosis, log_likelihood_bound
 from vadd.recipes import Pair, Recipe, get_recipe
-from vadd.samplers.gate import resolve_plan
-from vadd.samplers.latents import default_latents
-from vadd.storage.files import write_text
 from vadd.training import (
     BoundValidation,
     SamplePictures,
@@ -252,7 +249,8 @@ def make_folder(folder: Path, size: Size, args: argparse.Namespace, **data: str)
             f"the run in {folder} was made with {'; '.join(other)}: use the same, another --out, or --again."
         )
     if not path.exists():
-        write_text(path, json.dumps(ours, indent=2) + "\n")
+        path.with_suffix(".partial").write_text(json.dumps(ours, indent=2) + "\n")
+        path.with_suffix(".partial").replace(path)  # whole or not there
     return folder
 
 
@@ -330,7 +328,7 @@ def bounds(
 
     counts = (*(steps for steps in size.steps if steps < dim), dim)
     for steps in counts:
-        plan = set(resolve_plan(default_latents(model), steps))
+        plan = modes_of(model, steps)
         visits_all = len(plan) > 1 or plan == {"shared"}
         num_jumps = steps if visits_all else min(steps, size.num_jumps)
         latents = 1 if plan == {"null"} else affordable(num_jumps)
@@ -341,13 +339,18 @@ def bounds(
     add("continuous", "continuous", num_draws=size.num_draws)
     if model.has_latent:
         for steps in counts:
-            if set(resolve_plan(default_latents(model), steps)) != {"shared"}:  # else it is the bound above
+            if modes_of(model, steps) != {"shared"}:  # else it is the bound above
                 add("shared-latent", f"shared-latent, T={steps}", affordable(steps), num_steps=steps)
         add("shared-latent", "shared-latent, infinitely many steps", num_jumps=size.num_jumps)
     for ratio in RATIOS:
         add("conditional", f"one jump, {ratio:.0%} masked", **integrated(num_latents), mask_ratio=ratio, num_draws=1)
     add("delbo", "DELBO, the published metric", num_draws=size.num_draws)
     return table, results
+
+
+def modes_of(model: VADDModel, num_steps: int) -> set[str]:
+    """Where the latents come from in the model's own sampler."""
+    return {model.latents} if model.gate is None else set(model.gate.plan(num_steps))
 
 
 def _figures(result: BoundResult) -> dict[str, Any]:

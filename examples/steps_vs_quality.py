@@ -21,7 +21,6 @@ import torch
 from vadd import VADDModel
 from vadd.data import load_digits_tokens
 from vadd.metrics import train_digit_classifier
-from vadd.plotting.page import DPI, new_figure
 from vadd.reporting import write_report
 from vadd.samplers import EntropyBoundedSampler
 
@@ -81,9 +80,11 @@ def counting(model: VADDModel) -> Iterator[list[int]]:
 
 def draw(results: dict[str, Any]) -> "Figure":
     """Fréchet distance against network calls, a panel a model, from what the report has."""
+    from matplotlib.figure import Figure
+
     rows, floor = results["rows"], results["real"]["mean"]["frechet"]
     names = list(dict.fromkeys(row["model"] for row in rows))
-    figure = new_figure(10.5, 4.6)
+    figure = Figure(figsize=(10.5, 4.6), dpi=160)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     panels = figure.subplots(1, len(names), sharex=True, sharey=True)
     for panel, name in zip(panels, names, strict=True):
@@ -156,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
         "real": real,
         "rows": rows,
     }
-    draw(report).savefig(args.out / "steps_vs_quality.png", dpi=DPI)
+    draw(report).savefig(args.out / "steps_vs_quality.png")
     path = write_report("steps_vs_quality", report, seed=args.seed, folder=args.report or args.out)
     print(f"\nwrote {args.out}/steps_vs_quality.png and {path}; {time.perf_counter() - start:.0f} s")
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vadd import RecognitionGuide, VADDModel
+from vadd import VADDModel
 from vadd.errors import ConfigError, DataError
 from vadd.samplers import PosteriorLatents
-from vadd.storage.pretrained import load_pair
 from vadd.text import CharTokenizer, Tokenizer, check_vocabulary, load_tokenizer
+from vadd.training import load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs  # noqa: E402
@@ -44,12 +44,12 @@ def load(folder: Path) -> tuple[VADDModel, Tokenizer, Form]:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not (folder / "tokenizer").is_dir():
         raise DataError(f"{folder} holds no model of text with its tokenizer; name a run of examples/text_svi.py.")
-    model, _, notes = load_pair(VADDModel, RecognitionGuide, folder, {})
+    model, _, notes = load_checkpoint(folder)
     tokenizer = load_tokenizer(folder / "tokenizer")
     fingerprint = notes.get("tokenizer")
     check_vocabulary(tokenizer, model.process.vocab_size, source=str(folder), fingerprint=fingerprint)
     frame = notes.get("frame")
-    return model.eval(), tokenizer, Form(notes.get("packing") == "padded", None if frame is None else tuple(frame))
+    return model, tokenizer, Form(notes.get("packing") == "padded", None if frame is None else tuple(frame))
 
 
 def parse_gaps(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,8 +28,7 @@ from vadd.priors import ConditionalPrior, LatentPrior, TrunkPrior
 from vadd.recipes import Pair
 from vadd.reporting import write_report
 from vadd.schedules import LinearSchedule
-from vadd.text import DETOKENIZERS, PROTOCOLS, check_vocabulary, load_tokenizer
-from vadd.text.files import Unit
+from vadd.text import DETOKENIZERS, PROTOCOLS, Unit, check_vocabulary, load_tokenizer
 from vadd.training import TrainingResult, start_from_mdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

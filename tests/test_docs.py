@@ -97,22 +97,27 @@ def test_every_public_name_is_in_the_reference():
 
 
 def imports_of(page):
-    """What the code of a page imports of the library, as ``module.name``."""
-    for tree in (ast.parse(code) for language, code in text_of(page) if language == "python"):
+    """What the code of a page, or a program, imports of the library, as ``module.name``."""
+    codes = [page.read_text()] if page.suffix == ".py" else [code for kind, code in text_of(page) if kind == "python"]
+    for tree in map(ast.parse, codes):
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vadd":
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.stem)
-def test_pages_import_public_names_alone(page):
+SHOWN = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").glob("*.py"))]
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.stem)
+def test_pages_and_examples_import_public_names_alone(page):
     public = {name for name, _ in public_names()}
     assert [name for name in imports_of(page) if name not in public] == []
 
 
-def test_internal_names_are_found(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("```python\nfrom vadd.backbones.base import Denoiser\nfrom vadd import DELBO\n```\n")
+@pytest.mark.parametrize(("name", "form"), [("page.md", "```python\n{}```\n"), ("example.py", "{}")])
+def test_internal_names_are_found(tmp_path, name, form):
+    page = tmp_path / name
+    page.write_text(form.format("from vadd.backbones.base import Denoiser\nfrom vadd import DELBO\n"))
     public = {name for name, _ in public_names()}
     assert [name for name in imports_of(page) if name not in public] == ["vadd.backbones.base.Denoiser"]
 

@@ -2,6 +2,7 @@
 
 from vadd.text.detokenizers import DETOKENIZERS, Detokenizer, detokenizer
 from vadd.text.documents import load_documents
+from vadd.text.files import Unit
 from vadd.text.protocols import PROTOCOLS, TextProtocol
 from vadd.text.rows import TextRows, text_rows
 from vadd.text.stream import TextStream
@@ -18,6 +19,7 @@ __all__ = [
     "TextRows",
     "TextStream",
     "Tokenizer",
+    "Unit",
     "check_vocabulary",
     "detokenizer",
     "load_documents",
