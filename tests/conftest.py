@@ -71,6 +71,15 @@ def _unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
+@pytest.fixture
+def _double() -> Iterator[None]:
+    """Float64 throughout, so that exact values and estimates differ by noise alone."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(default)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder of the data sets, named by the environment variable VADD_DATA."""

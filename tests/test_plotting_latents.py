@@ -7,13 +7,9 @@ import torch
 from vadd.errors import ConfigError, DomainError, ShapeError
 from vadd.plotting import image_table, interpolation_page, latent_mask_page, traversal_page
 
+from .test_plotting import read
+
 pytest.importorskip("matplotlib")
-
-
-def read(path) -> torch.Tensor:
-    from matplotlib.image import imread
-
-    return torch.as_tensor(imread(path)[..., :3].copy())
 
 
 def centre_of(picture: torch.Tensor, colour) -> tuple[float, float]:

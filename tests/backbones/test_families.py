@@ -1,5 +1,6 @@
 """Laws of the recognition families, whatever the network."""
 
+import functools
 import math
 
 import pyro.distributions as dist
@@ -28,6 +29,10 @@ from vadd.schedules import LinearSchedule
 from vadd.testing import check_recognition
 from vadd.testing.density import check_density
 
+from . import parts
+
+perturb = functools.partial(parts.perturb, scale=0.3)
+
 BATCH, FEATURES, SITES = 3, 6, 4
 NORMALS = {
     "diagonal": DiagonalNormal,
@@ -38,13 +43,6 @@ NORMALS = {
 ONE_HOTS = {"straight-through": StraightThrough, "relaxed": lambda: RelaxedOneHot(0.5)}
 FAMILIES = {**NORMALS, **ONE_HOTS}
 LAYOUTS = {"vector": ((3,), None), "two axes": ((2, 3), None), "sites": ((SITES, 3), SITES)}
-
-
-def perturb(module, scale=0.3):
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(scale * torch.randn_like(p))
-    return module
 
 
 def built(name, layout="vector"):

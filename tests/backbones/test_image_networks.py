@@ -26,6 +26,8 @@ from vadd.schedules import LinearSchedule
 from vadd.testing import check_denoiser, check_recognition
 from vadd.training import load_checkpoint, save_checkpoint
 
+from .parts import perturb
+
 VOCAB, BATCH = 5, 3
 UNET = {"channels": 8, "depth": 1, "num_heads": 2, "embedding_size": 4, "modulation_size": 8}
 PATCH = {"hidden_size": 16, "depth": 1, "num_heads": 2, "embedding_size": 4, "modulation_size": 8}
@@ -46,13 +48,6 @@ ALL = {"reads_time": True, "num_classes": 3}
 
 def tokens(denoiser):
     return torch.randint(VOCAB + 1, (BATCH, denoiser.num_tokens))
-
-
-def perturb(network, size=0.1):
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(size * torch.randn_like(p))
-    return network
 
 
 @pytest.mark.parametrize(

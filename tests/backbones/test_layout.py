@@ -26,6 +26,8 @@ from vadd.registry import build, describe
 from vadd.schedules import LinearSchedule
 from vadd.testing import check_denoiser, check_recognition
 
+from .parts import perturb
+
 VOCAB, LENGTH, BATCH = 5, 7, 3
 PATCHES = (0, 2, 1, 1, 0, 2, 2)
 SMALL = {"hidden_size": 16, "depth": 2, "modulation_size": 8}
@@ -34,13 +36,6 @@ IDENTITY = tuple(range(LENGTH))
 
 def tokens(high=VOCAB, length=LENGTH):
     return torch.randint(high, (BATCH, length))
-
-
-def perturb(network):
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    return network
 
 
 def denoiser(**options):

@@ -12,6 +12,8 @@ from vadd.errors import ConfigError, DtypeError, ShapeError
 from vadd.registry import build, describe
 from vadd.testing import check_denoiser, check_recognition
 
+from .parts import perturb
+
 VOCAB, LENGTH, BATCH = 5, 7, 3
 SMALL = {"hidden_size": 16, "depth": 2, "modulation_size": 8}
 LATENTS = [4, (2, 3), (LENGTH, 2)]
@@ -29,20 +31,8 @@ RECOGNITIONS = {
 OPTIONS = [{}, {"reads_time": True}, {"num_classes": 3}, {"reads_time": True, "num_classes": 3}]
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def tokens(high=VOCAB + 1, batch=BATCH, length=LENGTH):
     return torch.randint(high, (batch, length))
-
-
-def perturb(network):
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    return network
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -1,6 +1,7 @@
 """The transformer against one written out by formulas, and with activations computed again."""
 
 import copy
+import functools
 import math
 import shutil
 import subprocess
@@ -20,22 +21,13 @@ from vadd.recipes import get_recipe
 from vadd.schedules import LinearSchedule
 
 from ..devices import CUDA, every_device
+from . import parts
+
+perturb = functools.partial(parts.perturb, scale=0.3)
 
 VOCAB, LENGTH, BATCH, LATENT = 7, 6, 3, 4
 POSITIONS = ("learned", "rotary")
 SIZE = {"hidden_size": 16, "depth": 2, "num_heads": 2, "modulation_size": 8}
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
-def perturb(network):
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return network
 
 
 def inputs(dtype=torch.float64):

@@ -9,6 +9,8 @@ from vadd.backbones.unet_layers import ChannelNorm, PixelAttention, ResidualBloc
 from vadd.errors import ConfigError
 from vadd.testing import check_denoiser, check_recognition
 
+from .parts import perturb
+
 VOCAB, BATCH = 5, 3
 SMALL = {"channels": 8, "depth": 1, "num_heads": 2, "embedding_size": 4, "modulation_size": 8}
 
@@ -18,13 +20,6 @@ def without_attention(network):
     for module in network.modules():
         if isinstance(module, ResidualBlock):
             module.attention = torch.nn.Identity()
-
-
-def perturb(network):
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    return network
 
 
 @pytest.mark.parametrize(

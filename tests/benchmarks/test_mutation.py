@@ -46,8 +46,7 @@ class C:
 
 
 @pytest.fixture
-def mutation(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def mutation():
     import mutation
 
     return mutation

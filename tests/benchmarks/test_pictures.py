@@ -12,9 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def pictures(monkeypatch):
-    for folder in ("examples", "benchmarks"):
-        monkeypatch.syspath_prepend(ROOT / folder)
+def pictures():
     import pictures
 
     return pictures

@@ -13,12 +13,6 @@ IMAGES = SimpleNamespace(train=SimpleNamespace(image_shape=(8, 8), num_levels=3)
 TEXT = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=30), length=12)
 
 
-@pytest.fixture(autouse=True)
-def _found(monkeypatch):
-    for folder in ("examples", "benchmarks"):
-        monkeypatch.syspath_prepend(ROOT / folder)
-
-
 @pytest.mark.parametrize("model", ["mdm", "paper"])
 @pytest.mark.parametrize(
     ("example", "data", "length"), [("binarized_mnist_svi", IMAGES, 64), ("text_svi", TEXT, 12)], ids=["image", "text"]

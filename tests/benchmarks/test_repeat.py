@@ -10,8 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def repeat(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def repeat():
     import repeat
 
     return repeat

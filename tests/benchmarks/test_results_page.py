@@ -24,12 +24,6 @@ def table_of(name):
 COMMANDS = [re.fullmatch(r"`python examples/(\w+)\.py (.*)`", row[1]).groups() for row in table_of("full-scale")]
 
 
-@pytest.fixture(autouse=True)
-def _found(monkeypatch):
-    for folder in ("examples", "benchmarks"):
-        monkeypatch.syspath_prepend(ROOT / folder)
-
-
 @pytest.fixture
 def results_in(tmp_path, monkeypatch):
     """Some of the result files, in a folder that tables read."""

@@ -15,8 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def benchmark_module(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def benchmark_module():
     import sampler
 
     return sampler

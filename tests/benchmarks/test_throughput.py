@@ -21,11 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("step", "memory", "vadd", "pyro", "sampling", "evaluation", "scaling")
 
 
-@pytest.fixture(autouse=True)
-def _found(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-
-
 @pytest.fixture
 def bench():
     from throughput_shared import Bench

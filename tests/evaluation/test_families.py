@@ -12,10 +12,10 @@ from vadd.backbones import DiTDenoiser, DiTRecognition, MLPDenoiser, MLPRecognit
 from vadd.backbones.families import FlowNormal, LowRankNormal, RelaxedOneHot
 from vadd.priors import CategoricalPrior, StandardNormalPrior
 from vadd.schedules import LinearSchedule
-from vadd.testing import all_sequences, exact_log_likelihood, exact_marginal_bound
+from vadd.testing import exact_log_likelihood, exact_marginal_bound
 from vadd.testing.nodes import distribution_nodes
 
-from .enumerated import NODES, value_of
+from .enumerated import NODES, sequences_of, value_of
 from .laws import check_mean, check_never_above, estimates
 
 VOCAB = 2
@@ -74,10 +74,6 @@ def make_pair(name, explains="masked"):
     prior = CategoricalPrior(latent) if IS_DISCRETE[name] else StandardNormalPrior(latent)
     model = VADDModel(denoiser, prior, MaskingProcess(LinearSchedule(), VOCAB)).double()
     return model, RecognitionGuide(recognition, explains=explains).double()
-
-
-def sequences_of(model):
-    return all_sequences(VOCAB, model.denoiser.num_tokens)
 
 
 @pytest.mark.parametrize("name", CASES)

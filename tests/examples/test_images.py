@@ -1,10 +1,7 @@
 """The examples on images: smoke runs on the real images, resumption, and what is said where there are none."""
 
 import dataclasses
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,22 +14,13 @@ from vadd.errors import DataError
 from vadd.metrics import ImageClassifier, save_image_classifier
 from vadd.training import read_metrics
 
+from .scripts import module_of
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("torchvision")
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PICTURES = {"samples.png", "curves.png", "latents.png", "interpolation.png", "traversal.png"}
 METRIC = "Fréchet distance in classifier features"
-
-
-def module_of(name):
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
 """The example on text: smoke runs on small files, and what is said of wrong input."""
 
-import importlib.util
 import json
 import random
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,21 +11,12 @@ from vadd import VADDModel
 from vadd.priors import TrunkPrior
 from vadd.text import Tokenizer, load_tokenizer
 
+from .scripts import module_of
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("datasets")
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 WORDS = "the sun a river runs and stones hold still while grass grows over old walls in light rain".split()
-
-
-def module_of(name):
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ from vadd.testing import (
 )
 from vadd.testing.strategies import schedules, tiny_models
 
+from ..evaluation.enumerated import sequences_of
+
 FALSE_ALARM = 1e-6
 ATOMS = [-1.0, 0.5, 2.0]
 SLACK = 1e-9
@@ -46,10 +48,6 @@ def guide_for(model, *, seed=0, scale=1.0):
     atoms = model.prior.atoms.tolist() if isinstance(model.prior, AtomPrior) else None
     sizes = (model.process.vocab_size, model.denoiser.num_tokens)
     return RecognitionGuide(TabularRecognition(*sizes, atoms=atoms, seed=seed, scale=scale))
-
-
-def sequences_of(model):
-    return all_sequences(model.process.vocab_size, model.denoiser.num_tokens)
 
 
 def test_tiny_parts_keep_their_contracts():

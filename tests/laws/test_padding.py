@@ -128,12 +128,7 @@ METHODS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _double():
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(default)
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 @pytest.fixture(autouse=True)

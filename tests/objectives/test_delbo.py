@@ -24,15 +24,7 @@ KL_WEIGHTS = [0.0, 0.3, 1.0]
 TIMES = ["count", "uniform"]
 
 
-@pytest.fixture(autouse=True)
-def _double():
-    """Float64 throughout, a fixed seed, and an empty parameter store."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    pyro.clear_param_store()
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(default)
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 class LearnedNormalPrior(LatentPrior):

@@ -29,12 +29,8 @@ X_0 = all_sequences(VOCAB, LENGTH)
 
 
 @pytest.fixture(autouse=True)
-def _double():
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+def _seed(_double):
     torch.manual_seed(7)
-    yield
-    torch.set_default_dtype(default)
 
 
 def make_pair(schedule=None, latent_dim=1):

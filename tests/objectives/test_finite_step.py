@@ -28,12 +28,7 @@ UNEVEN = torch.tensor([1.0, 0.7, 0.1, 0.0])
 X_0 = all_sequences(2, 2)
 
 
-@pytest.fixture(autouse=True)
-def _double():
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(default)
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 def make_pair(schedule=None, latent_dim=1, explains="masked", tokens=2):

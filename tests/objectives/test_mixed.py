@@ -30,11 +30,11 @@ from vadd.schedules import LinearSchedule
 from vadd.testing import exact_delbo, exact_finite_step_bound, exact_shared_bound
 
 from ..evaluation.enumerated import Pinned
+from .test_estimator import seeded
 from .test_finite_step import (
     UNEVEN,
     X_0,
     Recorded,
-    _double,  # noqa: F401
     check_mean,
     make_pair,
     mean_terms,
@@ -43,12 +43,9 @@ from .test_null_latent import exact_null_bound
 from .test_shared import WatchedPrior
 from .test_steps import WITH_INFINITY, average
 
+pytestmark = pytest.mark.usefixtures("_double")
+
 LAW = StepLaw((1, 4), (0.6, 0.4))
-
-
-def seeded(seed=3):
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
 
 
 def parts_of(process, kind):

@@ -12,11 +12,12 @@ from .test_finite_step import (
     COPIES,
     THRESHOLD,
     X_0,
-    _double,  # noqa: F401
     check_mean,
     make_pair,
     mean_terms,
 )
+
+pytestmark = pytest.mark.usefixtures("_double")
 
 
 @torch.no_grad()

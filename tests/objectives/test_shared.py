@@ -17,11 +17,12 @@ from .test_finite_step import (
     UNEVEN,
     X_0,
     Recorded,
-    _double,  # noqa: F401
     check_mean,
     make_pair,
     mean_terms,
 )
+
+pytestmark = pytest.mark.usefixtures("_double")
 
 CASES = [
     (LinearSchedule(), {"num_steps": 1}),

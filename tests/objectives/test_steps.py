@@ -19,11 +19,12 @@ from .test_finite_step import (
     THRESHOLD,
     UNEVEN,
     X_0,
-    _double,  # noqa: F401
     check_mean,
     make_pair,
     mean_terms,
 )
+
+pytestmark = pytest.mark.usefixtures("_double")
 
 # The law itself
 

@@ -18,11 +18,6 @@ from vadd.testing.strategies import tiny_models
 VOCAB, LENGTH, LATENT = 5, 6, 3
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def make_model(kind="mlp", latent=LATENT, num_tokens=LENGTH, **options):
     if kind == "mlp":
         denoiser = MLPDenoiser(VOCAB, LENGTH, latent, hidden_size=16, depth=1, modulation_size=8, **options)

@@ -84,3 +84,17 @@ def config_of(folder):
 
 def rewrite_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**config_of(folder), **changes}))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+class Bomb:
+    """Creates a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))

@@ -15,7 +15,7 @@ from vadd.errors import CheckpointError, VADDError
 from vadd.storage import pretrained
 from vadd.training import load_checkpoint
 
-from .pairs import assert_same_guide, assert_same_model, config_of, pair, rewrite_config
+from .pairs import Bomb, assert_same_guide, assert_same_model, config_of, pair, rewrite_config
 
 CONFIG, MODEL, GUIDE = "config.json", "model.safetensors", "guide.safetensors"
 
@@ -262,16 +262,6 @@ def test_a_flipped_bit_in_the_config_raises_nothing_but_the_librarys_errors(save
 
 
 # Nothing stored is executed
-
-
-class Bomb:
-    """Creates a file when unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch"])

@@ -12,7 +12,7 @@ import pytest
 from vadd import RecognitionGuide, VADDModel
 from vadd.errors import CheckpointError, ConfigError
 
-from .pairs import assert_same_guide, assert_same_model, pair
+from .pairs import assert_same_guide, assert_same_model, names, pair
 
 FILES = ["config.json", "guide.safetensors", "model.safetensors"]
 
@@ -96,10 +96,6 @@ def hub(tmp_path, monkeypatch):
 
 def calls(hub, name):
     return [kwargs for called, kwargs in hub.calls if called == name]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["plain", "vamp"])

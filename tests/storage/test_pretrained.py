@@ -25,16 +25,13 @@ from .pairs import (
     assert_same_state,
     config_of,
     denoiser,
+    names,
     pair,
     perturbed,
     recognition,
 )
 
 FILES = ["config.json", "guide.safetensors", "model.safetensors"]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def shared(model, guide):

@@ -20,6 +20,8 @@ from vadd.priors import LatentPrior, StandardNormalPrior, VampPrior
 from vadd.schedules import CosineSchedule, GeometricSchedule, LinearSchedule, PolynomialSchedule
 from vadd.training import load_checkpoint, save_checkpoint
 
+from ..storage.pairs import Bomb, assert_same_state
+
 VOCAB, LENGTH, LATENT = 5, 4, 2
 SIZE = {"hidden_size": 16, "depth": 1, "modulation_size": 8}
 HEADER = "checkpoint.json"
@@ -43,13 +45,6 @@ def make_pair(kind="mlp", latent=LATENT, schedule=None, prior=None, **options):
 
 def sampled(model):
     return model.sample(16, num_steps=3, generator=torch.Generator().manual_seed(3))
-
-
-def assert_same_state(a, b):
-    assert a.state_dict().keys() == b.state_dict().keys()
-    for key, value in a.state_dict().items():
-        assert value.dtype == b.state_dict()[key].dtype
-        assert torch.equal(value, b.state_dict()[key]), key
 
 
 def header_of(folder):
@@ -413,16 +408,6 @@ def test_the_header_cannot_lead_out_of_the_folder(saved):
 
 
 # Nothing stored is executed
-
-
-class Bomb:
-    """Creates a file when unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch"])
