@@ -86,7 +86,9 @@ def toy_lines(toy: str) -> list[Line]:
     report = read("toy2d")
     found, settings = report["results"]["toys"][toy], report["results"]["settings"]
     models = [found["models"][name] for name in MODELS]
-    ran = f"{models[0]['updates']:,} updates of {settings['batch_size']}, {machine_of(report)}"
+    seconds = [model["seconds"] for model in models]  # of the call that wrote the file: none of a run that was there
+    time = f", at most {max(seconds) / 60:.1f} minutes a model" if min(seconds) > 1 else ""
+    ran = f"{models[0]['updates']:,} updates of {settings['batch_size']}, {machine_of(report)}{time}"
 
     def by_steps(key: str, steps: int) -> list[str]:
         rows = [next(row for row in model["by_steps"] if row["steps"] == steps) for model in models]
