@@ -1,6 +1,6 @@
 """Checks of plain numbers: what is one, and what is said of what is not."""
 
-import math
+import re
 from contextlib import nullcontext
 
 import numpy as np
@@ -38,11 +38,13 @@ def test_several_are_checked_by_name(value):
         require_integers(size=2, depth=value, error=ConfigError)
 
 
-@given(st.floats() | st.integers(), st.floats(0, 1), st.floats(1, 2), st.booleans())
-def test_numbers_are_finite_and_within_the_ends(value, low, high, above):
-    is_inside = math.isfinite(value) and (low < value if above else low <= value) and value <= high
-    with nullcontext() if is_inside else pytest.raises(DomainError, match="gamma must be a finite number in"):
-        require_number("gamma", value, low, high, above=above)
+@given(st.floats() | st.integers(), st.floats(0, 1), st.floats(1, 2), st.booleans(), st.booleans())
+def test_numbers_are_finite_and_within_the_ends(value, low, high, above, below):
+    is_inside = low < value if above else low <= value
+    is_inside = is_inside and (value < high if below else value <= high)
+    wanted = re.escape(f"gamma must be a finite number in {'(' if above else '['}{low:g}, {high:g}")
+    with nullcontext() if is_inside else pytest.raises(ConfigError, match=f"^{wanted}[{')' if below else ']'}], got"):
+        require_number("gamma", value, low, high, above=above, below=below, error=ConfigError)
 
 
 @pytest.mark.parametrize("value", [True, "1", None, np.float32(1), torch.tensor(1.0)], ids=repr)

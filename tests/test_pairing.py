@@ -14,10 +14,19 @@ from vadd import (
     VADDModel,
 )
 from vadd.backbones import DiTDenoiser, DiTRecognition, MLPDenoiser, MLPRecognition
-from vadd.errors import ConfigError, DomainError, NonFiniteError, ShapeError
+from vadd.errors import ConfigError, DomainError, DtypeError, NonFiniteError, ShapeError
+from vadd.evaluation import (
+    diagnose_latent,
+    document_bound,
+    fit_gate,
+    jump_costs,
+    latent_pages,
+    log_likelihood_bound,
+    optimize_grid,
+)
 from vadd.priors import StandardNormalPrior
 from vadd.schedules import CosineSchedule, LinearSchedule, PolynomialSchedule
-from vadd.training import load_checkpoint, save_checkpoint
+from vadd.training import LatentMonitor, fit_aggregate_prior, load_checkpoint, save_checkpoint
 
 VOCAB, LENGTH, BATCH, LATENT = 5, 4, 8, 2
 SIZE = {"hidden_size": 16, "depth": 2, "modulation_size": 8}
@@ -78,6 +87,78 @@ def test_swapped_and_unlike_pairs_are_refused():
     other = RecognitionGuide(MLPRecognition(VOCAB, LENGTH, LATENT + 1, **SIZE))
     with pytest.raises(ConfigError, match=r"disagree on latent_shape: \(2,\) and \(3,\)"):
         DELBO(model.process).loss(model, other, tokens())
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "message"),
+    [
+        ("a", "b", "model must be a VADDModel or another Pyro program, got str"),
+        (VADDModel, None, "model must be .*, got the class VADDModel"),
+        (make_pair()[0], None, "guide must be a RecognitionGuide or another Pyro program, got NoneType"),
+    ],
+    ids=["texts", "class", "none"],
+)
+def test_an_objective_needs_two_programs(model, guide, message):
+    elbo = DELBO(make_pair()[0].process)
+    for use in (elbo, lambda *pair: elbo.loss(*pair, tokens()), lambda *pair: elbo.terms(*pair, tokens())):
+        with pytest.raises(ConfigError, match=message):
+            use(model, guide)
+
+
+def test_a_swapped_pair_makes_no_module():
+    model, guide = make_pair()
+    with pytest.raises(ConfigError, match="swapped"):
+        DELBO(model.process)(guide, model)
+    with pytest.raises(ConfigError, match="process must be a MaskingProcess, got str"):
+        DELBO("x")
+
+
+def use_everywhere():
+    """Functions that take a pair and sequences of it, by name."""
+    return {
+        "log_likelihood_bound": lambda *a: log_likelihood_bound(*a, bound="marginal"),
+        "document_bound": lambda *a: document_bound(*a, length=LENGTH, stride=2, bound="marginal"),
+        "jump_costs": lambda *a: jump_costs(*a, 1.0, 0.5),
+        "optimize_grid": lambda *a: optimize_grid(*a, num_candidates=2),
+        "fit_gate": fit_gate,
+        "diagnose_latent": diagnose_latent,
+        "latent_pages": latent_pages,
+        "fit_aggregate_prior": fit_aggregate_prior,
+        "LatentMonitor": LatentMonitor,
+    }
+
+
+@pytest.mark.parametrize("name", use_everywhere())
+def test_evaluation_names_what_is_no_pair(name):
+    use = use_everywhere()[name]
+    model, guide = make_pair()
+    other = RecognitionGuide(MLPRecognition(VOCAB, LENGTH, LATENT + 1, **SIZE))
+    for pair, message in (
+        ((guide, model), "swapped"),
+        ((model, other), r"model and guide disagree on latent_shape: \(2,\) and \(3,\)"),
+        ((model, None), "guide must be a RecognitionGuide.*, got NoneType"),
+        ((model.denoiser, guide), "model must be a VADDModel, got MLPDenoiser"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            use(*pair, tokens())
+
+
+@pytest.mark.parametrize("name", sorted(use_everywhere().keys() - {"document_bound"}))
+def test_evaluation_names_what_is_no_batch_of_tokens(name):
+    use = use_everywhere()[name]
+    model, guide = make_pair()
+    with pytest.raises(DtypeError, match=r"x_0 must hold int64 tokens, got list"):
+        use(model, guide, tokens().tolist())
+    with pytest.raises(DtypeError, match=r"x_0 must hold int64 tokens, got torch.float32; convert with x_0.long\(\)"):
+        use(model, guide, tokens().float())
+    with pytest.raises(ShapeError, match=r"x_0 must have shape \(batch, dim\)"):
+        use(model, guide, tokens()[0])
+
+
+def test_flags_that_are_no_tensor_are_named():
+    model, guide = make_pair()
+    with pytest.raises(DtypeError, match="is_frozen must be boolean, got list"):
+        jump_costs(model, guide, tokens(), 1.0, 0.5, is_frozen=[True])
 
 
 def test_a_finite_step_objective_needs_a_guide_of_its_kind():

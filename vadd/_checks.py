@@ -25,9 +25,18 @@ def require_integers(*, minimum: int = 1, error: type[VADDError] = DomainError, 
         require_integer(name, value, minimum=minimum, error=error)
 
 
-def require_number(name: str, value: Any, low: float = 0.0, high: float = math.inf, *, above: bool = False) -> None:
-    """Raise a DomainError unless the value is a finite number from ``low`` (or above it) to ``high``."""
+def require_number(
+    name: str,
+    value: Any,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+    error: type[VADDError] = DomainError,
+) -> None:
+    """Raise an error unless the value is a finite number from ``low`` (or above it) to ``high`` (or below it)."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not low <= value <= high or (above and value == low):
-        wanted = f"{'(' if above else '['}{low:g}, {f'{high:g}]' if math.isfinite(high) else 'inf)'}"
-        raise DomainError(f"{name} must be a finite number in {wanted}, got {value!r}.")
+    if not is_number or not low <= value <= high or (above and value == low) or (below and value == high):
+        ends = "(" if above else "[", ")" if below or math.isinf(high) else "]"
+        raise error(f"{name} must be a finite number in {ends[0]}{low:g}, {high:g}{ends[1]}, got {value!r}.")

@@ -181,8 +181,9 @@ class MaskingProcess(nn.Module):
         for name, flags in (("is_frozen", is_frozen), ("is_padding", is_padding)):
             if flags is None:
                 continue
-            if flags.dtype != torch.bool:
-                raise DtypeError(f"{name} must be boolean, got {flags.dtype}.")
+            if not isinstance(flags, Tensor) or flags.dtype != torch.bool:
+                got = flags.dtype if isinstance(flags, Tensor) else type(flags).__name__
+                raise DtypeError(f"{name} must be boolean, got {got}.")
             if flags.shape != x_0.shape:
                 raise ShapeError(f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}.")
         if not self.checks_values:

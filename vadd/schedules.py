@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vadd._checks import require_number
 from vadd.errors import ConfigError
 from vadd.registry import register
 
@@ -85,12 +86,14 @@ class PolynomialSchedule(NoiseSchedule):
 
     Args:
         power: the exponent ``p > 0``; 1 is the linear schedule.
+
+    Raises:
+        ConfigError: unless ``power`` is a positive number.
     """
 
     def __init__(self, power: float = 2.0) -> None:
         super().__init__()
-        if not (math.isfinite(power) and power > 0):
-            raise ConfigError(f"power must be a positive finite number, got {power}.")
+        require_number("power", power, above=True, error=ConfigError)
         self.power = float(power)
 
     def alpha(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -152,16 +155,18 @@ class GeometricSchedule(NoiseSchedule):
 
     Args:
         sigma_min: noise level at ``t = 0``, positive.
-        sigma_max: noise level at ``t = 1``, larger than ``sigma_min``.
+        sigma_max: noise level at ``t = 1``, larger than ``sigma_min`` and below 700.
+
+    Raises:
+        ConfigError: if a noise level is not as described.
     """
 
     def __init__(self, sigma_min: float = 1e-3, sigma_max: float = 20.0) -> None:
         super().__init__()
-        if not 0 < sigma_min < sigma_max < 700:
-            raise ConfigError(
-                "sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max < 700, "
-                f"got sigma_min={sigma_min}, sigma_max={sigma_max}."
-            )
+        for name, sigma in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+            require_number(name, sigma, 0.0, 700.0, above=True, below=True, error=ConfigError)
+        if not sigma_min < sigma_max:
+            raise ConfigError(f"sigma_min must lie below sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}.")
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self._log_ratio = math.log(self.sigma_max / self.sigma_min)

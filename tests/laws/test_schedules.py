@@ -204,15 +204,28 @@ def test_default_formulas_of_the_base_class_agree(schedule, dtype):
     torch.testing.assert_close(Bare().time_of(masked), schedule.time_of(masked), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("power", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("power", [0.0, -1.0, math.inf, math.nan, "a", None])
 def test_polynomial_refuses_a_bad_power(power):
-    with pytest.raises(ConfigError, match="power"):
+    with pytest.raises(ConfigError, match=r"power must be a finite number in \(0, inf\), got"):
         PolynomialSchedule(power)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0, 800.0)])
-def test_geometric_refuses_bad_noise_levels(low, high):
-    with pytest.raises(ConfigError, match="sigma_min"):
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("low", "high", "name"),
+    [
+        (0.0, 1.0, "sigma_min"),
+        (-1.0, 1.0, "sigma_min"),
+        (2.0, 1.0, "sigma_min"),
+        (1.0, 1.0, "sigma_min"),
+        (1.0, 800.0, "sigma_max"),
+        (1.0, 700.0, "sigma_max"),
+        (1.0, "b", "sigma_max"),
+    ],
+)
+def test_geometric_refuses_bad_noise_levels(low, high, name):
+    with pytest.raises(ConfigError, match=f"^{name} must"):
         GeometricSchedule(low, high)
 
 

@@ -55,7 +55,8 @@ def test_cyclical_stays_at_one_after_the_ramp():
     assert [schedule(k) for k in (0, 25, 50, 75, 99, 100, 125)] == [0, 0.5, 1, 1, 1, 0, 0.5]
 
 
-@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf, "a"])
 def test_bad_constants_are_refused(weight):
     with pytest.raises(ConfigError, match="weight"):
         ConstantKL(weight)
@@ -70,7 +71,8 @@ def test_bad_lengths_are_refused(length):
         CyclicalKL(length)
 
 
-@pytest.mark.parametrize("ramp", [0.0, -0.5, 1.01, math.nan])
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("ramp", [0.0, -0.5, 1.01, math.nan, None])
 def test_bad_ramps_are_refused(ramp):
     with pytest.raises(ConfigError, match="ramp"):
         CyclicalKL(10, ramp)

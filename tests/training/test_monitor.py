@@ -376,7 +376,7 @@ def test_a_model_without_a_latent_has_nothing_to_monitor():
 @pytest.mark.usefixtures("_unchecked")
 def test_swapped_arguments_are_named():
     model, guide = make_pair()
-    with pytest.raises(ConfigError, match="in this order, got RecognitionGuide and VADDModel"):
+    with pytest.raises(ConfigError, match="model and guide are swapped"):
         LatentMonitor(guide, model, copies())
 
 

@@ -18,7 +18,7 @@ from parts import averaged_weights, make_pair, make_trainer, tokens, weights  # 
 
 from vadd.errors import CheckpointError, ConfigError, DataError, DomainError, NonFiniteError  # noqa: E402
 from vadd.objectives import DELBO  # noqa: E402
-from vadd.training import Callback, TrainerConfig, warmup_constant, warmup_cosine  # noqa: E402
+from vadd.training import Callback, Trainer, TrainerConfig, warmup_constant, warmup_cosine  # noqa: E402
 from vadd.training.compiling import compile_networks  # noqa: E402
 from vadd.training.noise import RowNoise, keyed_generator  # noqa: E402
 from vadd.training.weights import moving_average  # noqa: E402
@@ -347,16 +347,57 @@ def test_data_that_cannot_be_read_end_training_saved(tmp_path):
         ({"batch_size": -1}, DomainError),
         ({"accumulate": 3}, ConfigError),
         ({"learning_rate": 0.0}, DomainError),
+        ({"learning_rate": "high"}, DomainError),
+        ({"weight_decay": -1.0}, DomainError),
+        ({"weight_decay": float("inf")}, DomainError),
         ({"ema_decay": 1.0}, DomainError),
         ({"clip_norm": 0.0}, DomainError),
         ({"minutes": float("nan")}, DomainError),
         ({"log_every": 0}, DomainError),
         ({"betas": (0.9, 1.0)}, DomainError),
+        ({"betas": ("a", 0.9)}, DomainError),
+        ({"betas": 0.9}, DomainError),
     ],
 )
+@pytest.mark.usefixtures("_unchecked")
 def test_wrong_settings_are_named(settings, error):
     with pytest.raises(error, match=next(iter(settings))):
         TrainerConfig(**{"num_updates": 5, "batch_size": 8, **settings})
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_ends_that_are_left_out_are_shown():
+    with pytest.raises(DomainError, match=r"^learning_rate must be a finite number in \(0, inf\), got 0\.$"):
+        TrainerConfig(5, 8, learning_rate=0)
+    with pytest.raises(DomainError, match=r"^ema_decay must be a finite number in \[0, 1\), got 1\.$"):
+        TrainerConfig(5, 8, ema_decay=1)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model", None, "model must be a VADDModel.*, got NoneType"),
+        ("guide", "guide", "guide must be a RecognitionGuide.*, got str"),
+        ("model", torch.nn.Linear(2, 2), "model must be a VADDModel, got Linear"),
+        ("objective", "x", r"objective must be a DiffusionELBO, got str; for example DELBO\(model.process\)"),
+        ("objective", DELBO, "objective must be a DiffusionELBO, got the class DELBO"),
+        ("config", {"num_updates": 5}, "config must be a TrainerConfig, got dict"),
+        ("callbacks", [Callback], "callbacks must be of subclasses of Callback, got type"),
+    ],
+)
+def test_a_part_of_another_type_is_named(name, value, message):
+    model, guide = make_pair()
+    parts = {"model": model, "guide": guide, "objective": DELBO(model.process), "config": TrainerConfig(5, 8)}
+    with pytest.raises(ConfigError, match=message):
+        Trainer(**{**parts, "data": tokens(), name: value})
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_a_swapped_pair_is_not_trained():
+    model, guide = make_pair()
+    with pytest.raises(ConfigError, match="swapped"):
+        Trainer(guide, model, DELBO(model.process), tokens(), TrainerConfig(5, 8))
 
 
 def test_parts_that_do_not_fit():

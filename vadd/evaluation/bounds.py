@@ -16,6 +16,7 @@ from vadd.evaluation.plans import planned
 from vadd.evaluation.result import BoundResult, collect
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
+from vadd.objectives.pairs import check_pair
 from vadd.objectives.times import count_free
 from vadd.samplers.time_grid import TimeGrid, resolve_grid
 from vadd.types import Flags, PerSequence, Tokens
@@ -99,9 +100,11 @@ def log_likelihood_bound(
         The estimates, with standard errors and what they bound.
 
     Raises:
-        ConfigError, DomainError: on options that do not fit the bound.
+        ConfigError: if model and guide do not fit each other, or an option does not fit the bound.
+        DtypeError, ShapeError, DomainError: on sequences that are not as described, or an option out of range.
     """
     check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps, time_grid)
+    check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
     plan = resolve_modes(model, bound, num_steps, latents)
     is_mixed = len(set(plan)) > 1 or plan[0] == "shared"
@@ -121,7 +124,6 @@ def log_likelihood_bound(
         torch.Generator(x_0.device).manual_seed(seed + 1),
         rows_per_call,
     )
-    model.process.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
     num_free = count_free(x_0, is_frozen, is_padding)
 
     def estimate(rows: Tokens, given: dict[str, Any]) -> list[Tensor]:
@@ -171,11 +173,13 @@ def jump_costs(
             as in :func:`log_likelihood_bound`.
 
     Raises:
-        ConfigError, DomainError: on options outside their range.
+        ConfigError: if model and guide do not fit each other, or on an unknown option.
+        DtypeError, ShapeError, DomainError: on sequences that are not as described, or an option out of range.
     """
     if not 0 <= s < t <= 1:
         raise DomainError(f"a jump needs 0 <= s < t <= 1, got t={t}, s={s}.")
     check_sizes(num_draws, rows_per_call)
+    check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks = torch.Generator(x_0.device).manual_seed(seed)
     latent_generator = torch.Generator(x_0.device).manual_seed(seed + 1)
@@ -233,6 +237,14 @@ def check_options(
         raise ConfigError("time_grid needs num_steps: infinitely many steps have no grid.")
     if mask_ratio != 1 and bound != "conditional":
         raise ConfigError(f"mask_ratio has no meaning for bound={bound!r}.")
+
+
+def check_inputs(
+    model: Any, guide: Any, x_0: Any, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None
+) -> None:
+    """Raise unless model and guide are a pair, and the sequences clean tokens of it with flags of their shape."""
+    check_pair(model, guide)
+    model.process.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
 
 
 def check_sizes(num_draws: int, rows_per_call: int) -> None:

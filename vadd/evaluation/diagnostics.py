@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
-from vadd.evaluation.bounds import check_sizes
+from vadd.evaluation.bounds import check_inputs, check_sizes
 from vadd.evaluation.importance import LatentIntegral
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -106,9 +106,11 @@ def diagnose_latent(
         rows_per_call: most rows in one call of a network.
 
     Raises:
-        ConfigError: if the model has no latent.
-        DomainError: on fewer than two sequences, no bin, or no row in a call.
+        ConfigError: if model and guide do not fit each other, or the model has no latent.
+        DtypeError, ShapeError, DomainError: on sequences that are not as described or fewer than two, no bin, or no row
+            in a call.
     """
+    check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     if not model.has_latent:
         raise ConfigError("the model has no latent to diagnose: its latent_shape is (0,).")
     if x_0.shape[0] < 2 or num_bins < 1:

@@ -13,6 +13,7 @@ from vadd.evaluation.bounds import Kind, log_likelihood_bound
 from vadd.evaluation.result import BoundResult
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
+from vadd.objectives.pairs import check_pair
 from vadd.text.windows import sliding_windows
 
 __all__ = ["document_bound"]
@@ -50,8 +51,10 @@ def document_bound(
         One estimate a document. Masks of windows are counted as independent.
 
     Raises:
-        ConfigError, DomainError: on options that do not fit, a document without tokens, or none.
+        ConfigError, DomainError: if model and guide do not fit each other, on options that do not fit, a document
+            without tokens, or none.
     """
+    check_pair(model, guide)
     if bound == "conditional":
         raise ConfigError(
             'bound="conditional" scores a part of each window, which is no bound of a document; for one jump a window '

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
-from vadd.evaluation.bounds import check_sizes, slices
+from vadd.evaluation.bounds import check_inputs, check_sizes, slices
 from vadd.evaluation.importance import LatentIntegral, Proposal
 from vadd.evaluation.plans import PlanScores, score_modes
 from vadd.guide import RecognitionGuide
@@ -92,8 +92,11 @@ def fit_gate(
         margin: standard errors by which a plan must beat the null latent.
 
     Raises:
-        ConfigError, DomainError: on options out of range, a model without a latent, or fewer than four sequences.
+        ConfigError: if model and guide do not fit each other, the model has no latent, or on an unknown option.
+        DtypeError, ShapeError, DomainError: on sequences that are not as described or fewer than four, or an option out
+            of range.
     """
+    check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     _check(model, x_0, num_steps, modes, time_grid, margin)
     check_sizes(num_draws, rows_per_call)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
@@ -172,8 +175,6 @@ def _check(
     time_grid: TimeGrid | None,
     margin: float,
 ) -> None:
-    if not isinstance(model, VADDModel):
-        raise ConfigError(f"model must be a VADDModel and come first, got {type(model).__name__}.")
     if not model.has_latent:
         raise ConfigError("the model has no latent, so there is nothing to choose: its latent_shape is (0,).")
     if x_0.shape[0] < 4:

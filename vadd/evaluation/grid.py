@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from vadd._checks import is_integer, require_integer
 from vadd.errors import ConfigError, DomainError
-from vadd.evaluation.bounds import jump_costs
+from vadd.evaluation.bounds import check_inputs, jump_costs
 from vadd.evaluation.importance import Proposal
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -107,8 +107,11 @@ def optimize_grid(
         progress: whether a run of more than a few seconds shows a bar, on a terminal.
 
     Raises:
-        ConfigError, DomainError: on options outside their range, or times that do not decrease from 1 to 0.
+        ConfigError: if model and guide do not fit each other, on an unknown option, or times that do not decrease from
+            1 to 0.
+        DtypeError, ShapeError, DomainError: on sequences that are not as described, or an option out of range.
     """
+    check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     latents = latents or _own_latents(model)
     if candidates is None:
         require_integer("num_candidates", num_candidates)

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vadd._checks import require_integer
-from vadd.backbones.sharing import check_attached
 from vadd.errors import ConfigError, DomainError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -49,9 +48,6 @@ class LatentIntegral:
     rows_per_call: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.model, RecognitionGuide) or isinstance(self.guide, VADDModel):
-            raise ConfigError("model and guide are swapped: the model comes first.")
-        check_attached(self.guide.recognition, self.model.denoiser)
         require_integer("num_latents", self.num_latents)
         if self.proposal not in ("guide", "prior", "mixture"):
             raise ConfigError(f'proposal must be "guide", "prior" or "mixture", got {self.proposal!r}.')

@@ -9,6 +9,7 @@ from torch import Tensor
 from vadd._checks import require_integers
 from vadd._modes import evaluating
 from vadd.errors import ConfigError, DomainError
+from vadd.evaluation.bounds import check_inputs
 from vadd.evaluation.diagnostics import is_one_hot
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
@@ -95,9 +96,10 @@ def latent_pages(
         seed: of masks and noise.
 
     Raises:
-        ConfigError: if the model has no latent, or a discrete one.
-        DomainError: on numbers out of range.
+        ConfigError: if model and guide do not fit each other, or the model has no latent, or a discrete one.
+        DtypeError, ShapeError, DomainError: on sequences that are not as described, or numbers out of range.
     """
+    check_inputs(model, guide, x_0)
     if not model.has_latent:
         raise ConfigError("the model has no latent to show: its latent_shape is (0,).")
     require_integers(num_points=num_points, num_values=num_values, num_latents=num_latents, minimum=2)

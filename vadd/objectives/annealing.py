@@ -6,7 +6,7 @@ Set the weight before each step: ``elbo.kl_weight = schedule(step)``.
 import math
 from dataclasses import dataclass
 
-from vadd._checks import require_integer
+from vadd._checks import require_integer, require_number
 from vadd.errors import ConfigError
 
 __all__ = ["ConstantKL", "CosineKL", "CyclicalKL", "LinearKL"]
@@ -14,13 +14,16 @@ __all__ = ["ConstantKL", "CosineKL", "CyclicalKL", "LinearKL"]
 
 @dataclass(frozen=True)
 class ConstantKL:
-    """The same weight at every step."""
+    """The same weight at every step.
+
+    Raises:
+        ConfigError: if ``weight`` is negative or no finite number.
+    """
 
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ConfigError(f"weight must be finite and non-negative, got {self.weight}.")
+        require_number("weight", self.weight, error=ConfigError)
 
     def __call__(self, step: int) -> float:
         return self.weight
@@ -28,7 +31,11 @@ class ConstantKL:
 
 @dataclass(frozen=True)
 class LinearKL:
-    """From 0 to 1 in equal increments over ``num_steps`` steps, then 1: the paper's warm-up."""
+    """From 0 to 1 in equal increments over ``num_steps`` steps, then 1: the paper's warm-up.
+
+    Raises:
+        ConfigError: if ``num_steps`` is no positive integer.
+    """
 
     num_steps: int
 
@@ -41,7 +48,11 @@ class LinearKL:
 
 @dataclass(frozen=True)
 class CosineKL:
-    """From 0 to 1 along half a cosine over ``num_steps`` steps, then 1."""
+    """From 0 to 1 along half a cosine over ``num_steps`` steps, then 1.
+
+    Raises:
+        ConfigError: if ``num_steps`` is no positive integer.
+    """
 
     num_steps: int
 
@@ -56,6 +67,9 @@ class CosineKL:
 class CyclicalKL:
     """Repeated warm-ups: in each period of ``period`` steps, linear to 1 over the first ``ramp`` of it.
 
+    Raises:
+        ConfigError: if ``period`` is no positive integer, or ``ramp`` does not lie in ``(0, 1]``.
+
     References:
         Fu et al., "Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing",
         NAACL 2019, arXiv 1903.10145.
@@ -66,8 +80,7 @@ class CyclicalKL:
 
     def __post_init__(self) -> None:
         require_integer("period", self.period, error=ConfigError)
-        if not 0 < self.ramp <= 1:
-            raise ConfigError(f"ramp must lie in (0, 1], got {self.ramp}.")
+        require_number("ramp", self.ramp, 0.0, 1.0, above=True, error=ConfigError)
 
     def __call__(self, step: int) -> float:
         return min(1.0, (step % self.period) / (self.ramp * self.period))

@@ -8,17 +8,17 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro.infer import TraceMeanField_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
-from vadd._checks import require_integer
-from vadd.backbones.sharing import check_attached
+from vadd._checks import require_integer, require_number
 from vadd.errors import ConfigError, DomainError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.divergence import analytic_divergence, check_same_kind, is_discrete
 from vadd.objectives.drawn import DrawnBatch, SiteWeights
+from vadd.objectives.pairs import check_pair, check_programs, require_explains
 from vadd.objectives.site_scale import ScaleSites
-from vadd.objectives.terms import diagnose_loss, require_explains, sum_particles, weighted_sum
+from vadd.objectives.terms import diagnose_loss, sum_particles, weighted_sum
 from vadd.process import MaskingProcess
 from vadd.types import CorruptedBatch, Flags, Tokens
 
@@ -65,6 +65,9 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         generator: source of randomness of times and masks (latents follow Pyro's global seed).
 
     Raises:
+        ConfigError: on a part or an option that is not as described; when run, if model and guide do not fit each
+            other, the process or the objective.
+        DomainError: if ``kl_weight`` is negative or not finite.
         NonFiniteError: on a step whose loss is not finite, with the term and the times at fault
             (checked where the process validates its arguments).
     """
@@ -85,8 +88,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         if not isinstance(process, MaskingProcess):
             raise ConfigError(f"process must be a MaskingProcess, got {type(process).__name__}; pass model.process.")
-        if not (math.isfinite(free_bits) and free_bits >= 0):
-            raise ConfigError(f"free_bits must be finite and non-negative, got {free_bits}.")
+        require_number("free_bits", free_bits, error=ConfigError)
         require_integer("num_particles", num_particles, error=ConfigError)
         self.process = process
         self.kl_weight = kl_weight
@@ -99,7 +101,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
 
     @property
     def kl_weight(self) -> float:
-        """The weight of the KL term."""
+        """The weight of the KL term; raises DomainError where it is set to one that is not as described."""
         return self._kl_weight
 
     @kl_weight.setter
@@ -129,7 +131,17 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> BoundTerms:
-        """One estimate of the terms of each sequence: nats, shape ``(batch,)``, neither annealed nor floored."""
+        """One estimate of the terms of each sequence: nats, shape ``(batch,)``, neither annealed nor floored.
+
+        Args:
+            model, guide: the pair.
+            x_0, is_frozen, is_padding, condition: the batch, as in ``MaskingProcess.corrupt``.
+
+        Raises:
+            ConfigError: if model and guide do not fit each other, the process or the objective.
+            ShapeError, DtypeError, DomainError: on a batch that is not as described.
+            NonFiniteError: as a step.
+        """
         batch, weights = self.draw(model, x_0, is_frozen, is_padding, condition)
         reconstruction, kl = torch.zeros_like(weights.likelihood), torch.zeros_like(weights.latent)
         for model_trace, guide_trace in self._run(model, guide, batch, {}):
@@ -144,17 +156,20 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
             kl = kl + divergence / self.num_particles
         return BoundTerms(weights.likelihood * reconstruction, weights.latent * kl)
 
+    def __call__(self, model: Any, guide: Any) -> nn.Module:
+        """The loss as a module; its first arguments are checked now."""
+        check_programs(model, guide)
+        return super().__call__(model, guide)
+
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, differentiable; its value and its surrogate are one, since all latents are reparameterized."""
-        losses = [
-            self._differentiable_loss_particle(*traces)[1] for traces in self._get_traces(model, guide, args, kwargs)
-        ]
+        traces = self._get_traces(model, guide, args, kwargs)
+        losses = [self._differentiable_loss_particle(*pair)[1] for pair in traces]
         return torch.stack(losses).sum() / self.num_particles
 
     def _check_pair(self, model: Any, guide: Any) -> None:
         """Raise unless model and guide are that, and fit each other, the masking process and this objective."""
-        if isinstance(model, RecognitionGuide) or isinstance(guide, VADDModel):
-            raise ConfigError("model and guide are swapped: the model comes first.")
+        check_programs(model, guide)
         if not isinstance(model, VADDModel):
             return
         own, other = self.process, model.process
@@ -163,16 +178,10 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
                 f"the objective's process ({own.schedule}, vocab_size {own.vocab_size}) is not the model's "
                 f"({other.schedule}, vocab_size {other.vocab_size}); pass model.process."
             )
-        if not isinstance(guide, RecognitionGuide):
-            return
-        if guide.latent_shape != model.latent_shape:
-            raise ConfigError(
-                "model and guide disagree on latent_shape: "
-                f"{tuple(model.latent_shape)} and {tuple(guide.latent_shape)}."
-            )
-        check_attached(guide.recognition, model.denoiser)
-        if guide.latent_shape.numel() > 0:
-            self._check_explains(guide)
+        if isinstance(guide, RecognitionGuide):
+            check_pair(model, guide)
+            if guide.latent_shape.numel() > 0:
+                self._check_explains(guide)
 
     def _check_explains(self, guide: RecognitionGuide) -> None:
         """Raise unless the guide explains what the objective lets it see: all masked tokens, none hidden."""

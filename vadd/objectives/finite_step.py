@@ -15,8 +15,8 @@ from vadd.objectives.corruption import (
 )
 from vadd.objectives.drawn import SiteWeights
 from vadd.objectives.elbo import DiffusionELBO
+from vadd.objectives.pairs import require_explains
 from vadd.objectives.steps import JumpTable, StepLaw
-from vadd.objectives.terms import require_explains
 from vadd.process import MaskingProcess
 from vadd.samplers.time_grid import TimeGrid
 from vadd.types import CorruptedBatch, PerSequence, Tokens

@@ -1,4 +1,4 @@
-"""Terms of an objective, read from the traces of model and guide; what is required of a guide."""
+"""Terms of an objective, read from the traces of model and guide."""
 
 from typing import Any
 
@@ -6,20 +6,10 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from vadd.errors import ConfigError, NonFiniteError
-from vadd.guide import RecognitionGuide
+from vadd.errors import NonFiniteError
 from vadd.objectives.divergence import latent_divergence
 
-__all__ = ["diagnose_loss", "require_explains", "sum_particles", "weighted_sum"]
-
-
-def require_explains(guide: RecognitionGuide, target: str, objective: str) -> None:
-    """Raise a ConfigError unless the guide explains the target that the objective trains it for."""
-    if guide.explains != target:
-        raise ConfigError(
-            f"the latent of {objective} explains the {target} tokens and the guide explains the {guide.explains} ones: "
-            f"build them alike, for example RecognitionGuide(recognition, explains={target!r})."
-        )
+__all__ = ["diagnose_loss", "sum_particles", "weighted_sum"]
 
 
 def weighted_sum(divergence: Tensor, site: dict[str, Any]) -> Tensor:

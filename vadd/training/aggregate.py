@@ -16,6 +16,7 @@ from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.diagnostics import is_one_hot
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
+from vadd.objectives.pairs import check_pair
 from vadd.priors import CategoricalPrior, LatentPrior, MixturePrior
 from vadd.samplers.latent_draw import draw
 from vadd.types import Flags, Tokens
@@ -97,14 +98,14 @@ def fit_aggregate_prior(
     Raises:
         ConfigError: if the model has no latent, the latents of model, guide and prior differ in shape, or the prior has
             nothing to fit.
-        DomainError: on options out of range, or too few rows: two to fit, and four held out.
+        DtypeError, ShapeError, DomainError: on tokens that are not as described, options out of range, or too few rows:
+            two to fit, and four held out.
 
     References:
         Hoffman and Johnson, "ELBO surgery", 2016, on the gap between prior and aggregate posterior; Tomczak and
         Welling, arXiv 1705.07120; a second-stage prior: Dai and Wipf, arXiv 1903.05789.
     """
-    _check(model, guide, x_0, held_out, learning_rate, batch_size, max_epochs, patience)
-    model.process.check_tokens(x_0, is_padding=is_padding)
+    _check(model, guide, x_0, is_padding, held_out, learning_rate, batch_size, max_epochs, patience)
     generator = torch.Generator(x_0.device).manual_seed(seed)
     order = torch.randperm(len(x_0), generator=generator, device=x_0.device)
     num_held_out = round(held_out * len(x_0))
@@ -218,18 +219,17 @@ def _check(
     model: VADDModel,
     guide: RecognitionGuide,
     x_0: Tensor,
+    is_padding: Tensor | None,
     held_out: float,
     learning_rate: float,
     batch_size: int,
     max_epochs: int,
     patience: int,
 ) -> None:
+    check_pair(model, guide)
+    model.process.check_tokens(x_0, is_padding=is_padding)
     if not model.has_latent:
         raise ConfigError("the model has no latent: its latent_shape is (0,), and so there is no prior to fit.")
-    if guide.latent_shape != model.latent_shape:
-        raise ConfigError(
-            f"model and guide disagree on latent_shape: {tuple(model.latent_shape)} and {tuple(guide.latent_shape)}."
-        )
     if not 0 < held_out < 1 or not 0 < learning_rate < math.inf:
         raise DomainError(
             f"held_out must lie in (0, 1) and learning_rate be positive, got {held_out} and {learning_rate}."

@@ -1,10 +1,9 @@
 """The settings of a training run."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from vadd._checks import require_integer
+from vadd._checks import require_integer, require_number
 from vadd.errors import ConfigError, DomainError
 
 __all__ = ["TrainerConfig"]
@@ -73,40 +72,28 @@ class TrainerConfig:
             raise ConfigError(
                 f"batch_size must be a multiple of accumulate, got {self.batch_size} and {self.accumulate}."
             )
-        below: float
-        for name, below in (
-            ("learning_rate", math.inf),
-            ("weight_decay", math.inf),
-            ("clip_norm", math.inf),
-            ("minutes", math.inf),
-            ("ema_decay", 1.0),
-        ):
-            value = getattr(self, name)
-            if value is None and name in ("clip_norm", "minutes", "ema_decay"):
-                continue
-            least = math.ulp(0.0) if name in ("clip_norm", "learning_rate") else 0.0
-            if not _is_number(value, least, below):
-                raise DomainError(f"{name} must be a number of at least {least} and below {below}, got {value!r}.")
+        require_number("learning_rate", self.learning_rate, above=True)
+        require_number("weight_decay", self.weight_decay)
+        if self.clip_norm is not None:
+            require_number("clip_norm", self.clip_norm, above=True)
+        if self.minutes is not None:
+            require_number("minutes", self.minutes)
+        if self.ema_decay is not None:
+            require_number("ema_decay", self.ema_decay, 0.0, 1.0, below=True)
         for name, choices in (("precision", ("no", "bf16", "fp16")), ("on_nonfinite", ("stop", "skip"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
         for name in ("compile", "shard", "keep_best"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}.")
-        if (
-            not isinstance(self.betas, tuple | list)
-            or len(self.betas) != 2
-            or not all(0 <= beta < 1 for beta in self.betas)
-        ):
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise DomainError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
+        for beta in self.betas:
+            require_number("betas", beta, 0.0, 1.0, below=True)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON holds them."""
         return {**asdict(self), "betas": list(self.betas)}
-
-
-def _is_number(value: Any, least: float, below: float) -> bool:
-    return type(value) in (int, float) and least <= value < below
 
 
 def _check_integers(config: TrainerConfig, least: int, *names: str, may_be_none: bool = False) -> None:

@@ -13,6 +13,7 @@ from vadd.errors import CheckpointError, ConfigError, DomainError
 from vadd.evaluation import LatentDiagnosis, diagnose_latent
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
+from vadd.objectives.pairs import check_pair
 from vadd.types import Flags, Tokens
 
 __all__ = ["LatentCollapseWarning", "LatentMonitor"]
@@ -102,18 +103,9 @@ class LatentMonitor:
         condition: Tensor | None = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(model, VADDModel) or not isinstance(guide, RecognitionGuide):
-            raise ConfigError(
-                "model and guide must be a VADDModel and a RecognitionGuide, in this order, got "
-                f"{type(model).__name__} and {type(guide).__name__}."
-            )
+        check_pair(model, guide)
         if not model.has_latent:
             raise ConfigError("the model has no latent to monitor: its latent_shape is (0,).")
-        if model.latent_shape != guide.latent_shape:
-            raise ConfigError(
-                "model and guide disagree on latent_shape: "
-                f"{tuple(model.latent_shape)} and {tuple(guide.latent_shape)}."
-            )
         model.process.check_tokens(heldout, is_frozen=is_frozen, is_padding=is_padding)
         if heldout.shape[0] < 2:
             raise DomainError(f"heldout must hold at least 2 sequences, got {heldout.shape[0]}.")

@@ -29,6 +29,7 @@ from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
 from vadd.training.nonfinite import explain_nonfinite
 from vadd.training.parallel import Processes, make_accelerator
+from vadd.training.parts import check_parts
 from vadd.training.result import TrainingResult
 from vadd.training.runs import Run
 from vadd.training.trackers import resolve_trackers
@@ -75,7 +76,7 @@ class Trainer:
         accelerator: an ``accelerate.Accelerator`` to use instead of a new one, with its own trackers.
 
     Raises:
-        ConfigError: if the parts do not fit together.
+        ConfigError: if a part is of another type, or the parts do not fit together.
     """
 
     def __init__(
@@ -96,10 +97,8 @@ class Trainer:
         progress: bool = True,
         accelerator: Any = None,
     ) -> None:
+        check_parts(model, guide, objective, config, callbacks, validation, folder)
         self.config, self.objective = config, objective
-        for setting, name, part in (("validate_every", "validation", validation), ("save_every", "folder", folder)):
-            if getattr(config, setting) is not None and part is None:
-                raise ConfigError(f"{setting} needs {name}, and there is none: give {name}, or leave {setting} out.")
         self.folder = None if folder is None else Path(folder)
         if accelerator is None:
             log_with = resolve_trackers(trackers, self.folder) or None
@@ -116,9 +115,6 @@ class Trainer:
         self.scheduler = None if schedule is None else schedule(self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.kl_schedule, self.validation = kl_schedule, validation
-        for callback in callbacks:
-            if not isinstance(callback, Callback):
-                raise ConfigError(f"callbacks must be of subclasses of Callback, got {type(callback).__name__}.")
         self.callbacks = [*callbacks, ProgressBar(disable=None if progress else True)]
         self.feed = Feed(data, config)
         self.run = Run(self)

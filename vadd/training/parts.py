@@ -1,0 +1,32 @@
+"""What a trainer is given, looked at before anything is built of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vadd.errors import ConfigError
+from vadd.objectives import DiffusionELBO
+from vadd.objectives.pairs import check_pair
+from vadd.training.callbacks import Callback
+from vadd.training.config import TrainerConfig
+
+__all__ = ["check_parts"]
+
+
+def check_parts(
+    model: Any, guide: Any, objective: Any, config: Any, callbacks: Sequence[Any], validation: Any, folder: Any
+) -> None:
+    """Raise a ConfigError unless the parts are of their types and fit each other."""
+    check_pair(model, guide)
+    for name, part, kind, example in (
+        ("objective", objective, DiffusionELBO, "DELBO(model.process)"),
+        ("config", config, TrainerConfig, "TrainerConfig(num_updates=10_000, batch_size=128)"),
+    ):
+        if not isinstance(part, kind):
+            got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+            raise ConfigError(f"{name} must be a {kind.__name__}, got {got}; for example {example}.")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks must be of subclasses of Callback, got {type(callback).__name__}.")
+    for setting, name, part in (("validate_every", "validation", validation), ("save_every", "folder", folder)):
+        if getattr(config, setting) is not None and part is None:
+            raise ConfigError(f"{setting} needs {name}, and there is none: give {name}, or leave {setting} out.")
