@@ -70,13 +70,12 @@ def explain_data(app: Sphinx, what: str, name: str, obj: Any, options: Any, line
 
 def _comment(name: str, obj: Any) -> list[str]:
     short = name.rpartition(".")[2]
-    if getattr(obj, "__module__", "") == "jaxtyping":
-        return [f"``{obj.__name__}``"]
+    shape = [f"``{obj.__name__}``", ""] if getattr(obj, "__module__", "") == "jaxtyping" else []
     for module in [m for n, m in sys.modules.items() if n.startswith("vadd.") and vars(m).get(short) is obj]:
         comment = ModuleAnalyzer.for_module(module.__name__).find_attr_docs().get(("", short))
         if comment:
-            return comment
-    return []
+            return shape + comment
+    return shape
 
 
 def join_names(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

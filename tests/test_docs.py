@@ -3,11 +3,13 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 import zlib
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import vadd
+from vadd.errors import ConfigError, DomainError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from doc_pages import blocks, run  # noqa: E402
@@ -188,3 +191,66 @@ def test_the_pages_are_built(tmp_path):
     assert "Int[Tensor, 'batch dim']" in re.sub(
         "<[^>]+>", "", (folder / "api" / "process.html").read_text().replace("&#39;", "'")
     )
+
+
+def raised_in(node):
+    """The library's errors that a function raises in its own body."""
+    calls = [part.exc for part in ast.walk(node) if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call)]
+    return {ast.unparse(call.func) for call in calls} & set(vadd.errors.__all__)
+
+
+def silent_errors(name, value):
+    """``member: error`` for each error that the documentation of a class or function keeps to itself.
+
+    Constructors, setters and methods without a text of their own are explained by their class, or a base of it.
+    """
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(value))).body
+    members = [node]
+    if inspect.isclass(value):
+        is_shown = re.compile("[^_].*|__(init|post_init|call)__").fullmatch
+        members = [part for part in node.body if isinstance(part, ast.FunctionDef) and is_shown(part.name)]
+    for member in members:
+        texts = [ast.get_docstring(member)]
+        if not texts[0] or any(ast.unparse(line).endswith(".setter") for line in member.decorator_list):
+            texts = [inspect.getdoc(value), inspect.getdoc(getattr(value, member.name, None))]
+        said = " ".join(text.partition("\nRaises:\n")[2] for text in texts if text)
+        yield from (f"{name}.{member.name}: {error}" for error in sorted(raised_in(member)) if error not in said)
+
+
+def test_errors_are_in_the_reference():
+    public = dict(public_names())
+    named = [name for page in DOCS.glob("api/*.md") for name in DIRECTIVE.findall(page.read_text())]
+    # Types of arrays have no source, and strategies are wrapped by Hypothesis.
+    named = [name for name in named if not name.startswith("vadd.testing.strategies.")]
+    objects = {n: public[n] for n in named if getattr(public[n], "__module__", "").startswith("vadd.")}
+    sources = {n: value for n, value in objects.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    assert len(sources) > 150
+    assert [line for name, value in sources.items() for line in silent_errors(name, value)] == []
+
+
+class Example:
+    """Explained.
+
+    Raises:
+        ConfigError: always.
+    """
+
+    def __init__(self):
+        raise ConfigError("no")
+
+    def spoken(self):
+        """Explained.
+
+        Raises:
+            DomainError: always.
+        """
+        raise DomainError("no")
+
+    def silent(self):
+        """It raises ConfigError."""
+        raise ConfigError("no")
+
+
+def test_errors_that_are_kept_secret_are_found():
+    assert list(silent_errors("a", Example)) == ["a.silent: ConfigError"]
+    assert list(silent_errors("b", Example.silent)) == ["b.silent: ConfigError"]

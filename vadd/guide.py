@@ -27,6 +27,9 @@ class RecognitionGuide(UniquelyNamedModule):
         explains: what the network is trained to explain when a jump reveals only some of the masked
             tokens. ``"masked"``: all masked tokens, none hidden (the paper's case); ``"revealed"``: the
             revealed ones, the others hidden from it.
+
+    Raises:
+        ConfigError: if ``recognition`` is no network of that kind, or on another word for ``explains``.
     """
 
     def __init__(self, recognition: Recognition, *, explains: Literal["masked", "revealed"] = "masked") -> None:

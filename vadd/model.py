@@ -277,9 +277,12 @@ class VADDModel(UniquelyNamedModule):
         return model
 
     def load_mdm(self, mdm: "VADDModel") -> None:
-        """Take the denoiser's weights from a trained masked diffusion model; see :meth:`from_mdm`, which raises alike.
+        """Take the denoiser's weights from a trained masked diffusion model; see :meth:`from_mdm`.
 
         :func:`vadd.training.start_from_mdm` also compares the masking processes, and reads stored models.
+
+        Raises:
+            ConfigError: as there.
         """
         if mdm.has_latent:
             raise ConfigError(f"mdm must have no latent, got one of shape {tuple(mdm.latent_shape)}.")

@@ -26,6 +26,9 @@ class MaskingProcess(nn.Module):
             host-device synchronizations a call on an accelerator, next to nothing on a CPU; there the Trainer and
             samplers check the first update and the first network call of a batch alone. It is not stored: a process
             that is loaded checks.
+
+    Raises:
+        ConfigError: if ``schedule`` is none, or ``vocab_size`` no integer of at least 2.
     """
 
     def __init__(self, schedule: NoiseSchedule, vocab_size: int, *, validate_args: bool = True) -> None:
@@ -169,7 +172,17 @@ class MaskingProcess(nn.Module):
         return u.to(t.dtype)
 
     def check_tokens(self, x_0: Tensor, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None) -> None:
-        """Raise unless ``x_0`` is a batch of clean tokens with flags of its shape, and no row is padding alone."""
+        """Check that ``x_0`` is a batch of clean tokens with flags of its shape, and no row is padding alone.
+
+        Args:
+            x_0: tokens, shape ``(batch, dim)``, ``int64`` in ``[0, vocab_size)``.
+            is_frozen, is_padding: flags of the same shape.
+
+        Raises:
+            DtypeError: if the tokens are not ``int64``, or flags not boolean.
+            ShapeError: if a shape is another.
+            DomainError: if a token is out of range, or a row padding alone; where values are checked.
+        """
         if not isinstance(x_0, Tensor) or x_0.dtype != torch.int64:
             got = x_0.dtype if isinstance(x_0, Tensor) else type(x_0).__name__
             raise DtypeError(f"x_0 must hold int64 tokens, got {got}; convert with x_0.long().")
@@ -256,7 +269,14 @@ def _values(schedule: NoiseSchedule) -> Tensor:
 
 
 def require_data(is_padding: Flags) -> None:
-    """Raise a DomainError that names the rows that are padding alone, if there are any."""
+    """Check that no row is padding alone.
+
+    Args:
+        is_padding: positions without data, shape ``(batch, dim)``.
+
+    Raises:
+        DomainError: if there are such rows, with their numbers.
+    """
     is_empty = is_padding.all(-1)
     if bool(is_empty.any()):
         rows = is_empty.nonzero()[:, 0].tolist()

@@ -32,12 +32,19 @@ __all__ = [
 #: Every Pyro distribution; ``Normal(...).to_event(1)`` is one, though not a ``TorchDistribution``.
 Distribution = TorchDistributionMixin
 
+#: Clean or masked tokens, ``int64``.
 Tokens = Int[Tensor, "batch dim"]
+#: One time a sequence, in ``[0, 1]``.
 Times = Float[Tensor, " batch"]
+#: One latent a sequence, of any shape.
 Latents = Float[Tensor, "batch *latent"]
+#: Unnormalised log-probabilities of the clean tokens at every position.
 Logits = Float[Tensor, "batch dim vocab"]
+#: Which positions: masked, revealed, frozen, or padding.
 Flags = Bool[Tensor, "batch dim"]
+#: Which sequences of a batch.
 RowFlags = Bool[Tensor, " batch"]
+#: One number a sequence: nats, a weight, or a probability.
 PerSequence = Float[Tensor, " batch"]
 
 
@@ -134,7 +141,11 @@ class CorruptedBatch:
 
 
 def as_latent_shape(latent_shape: int | Sequence[int]) -> torch.Size:
-    """The shape of one sequence's latent; an integer ``d`` means ``(d,)``."""
+    """The shape of one sequence's latent; an integer ``d`` means ``(d,)``.
+
+    Raises:
+        ConfigError: unless it is one or more non-negative integers.
+    """
     shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
     if not shape or not all(is_integer(size, 0) for size in shape):
         raise ConfigError(

@@ -37,6 +37,9 @@ class MaskedCategorical(TorchDistribution):
         x_t: tokens, shape ``(*batch, dim)`` or broadcastable to it.
         mask_id: the mask token.
         target: positions to draw, a subset of the masked ones; default all masked positions.
+
+    Raises:
+        ShapeError: if ``logits`` and ``x_t`` differ in ``dim``.
     """
 
     arg_constraints = {}  # pyright: ignore[reportAssignmentType] - a property of the base class

@@ -90,6 +90,14 @@ class BoundResult:
         return float(self.nats_per_sequence.sum() / self.num_scored.sum())
 
     def require_bound(self, name: str) -> None:
+        """Check that the value may go by the name of a likelihood.
+
+        Args:
+            name: the figure that is asked for, for the message.
+
+        Raises:
+            NotABoundError: if it bounds none.
+        """
         if self.bounds is None:
             raise NotABoundError(
                 f"{name} is the name of a likelihood, and the DELBO of a model with a latent bounds none: it can "
@@ -98,6 +106,14 @@ class BoundResult:
             )
 
     def require_delbo(self, name: str) -> None:
+        """Check that the value is the published metric: the DELBO with one latent of the guide.
+
+        Args:
+            name: the figure that is asked for, for the message.
+
+        Raises:
+            NotABoundError: if it is another one.
+        """
         if self.kind != "delbo" or self.num_latents != 1 or self.proposal not in ("guide", None):
             raise NotABoundError(
                 f"{name} is the published metric, of bound='delbo' with one latent of the guide, not of {self.kind!r} "

@@ -24,6 +24,9 @@ class DigitClassifier(nn.Module):
         num_levels: number of grey levels.
         num_classes: number of labels.
         num_features: size of the last hidden layer.
+
+    Raises:
+        ConfigError: on sizes that are not as described.
     """
 
     def __init__(

@@ -29,6 +29,9 @@ class ImageClassifier(nn.Module):
         num_classes: number of labels.
         num_features: size of the last hidden layer.
         width: channels of the first layer; the next two have twice and four times as many.
+
+    Raises:
+        ConfigError: on sizes that are not as described.
     """
 
     frechet_name = "Fréchet distance in classifier features"

@@ -137,7 +137,12 @@ class CausalJudge(nn.Module):
         return torch.cat(parts).to(rows.device)
 
     def check(self, tokens: Tokens, is_padding: Flags | None = None) -> Flags:
-        """The flags of padding, all False by default; raises unless the judge can read the rows."""
+        """The flags of padding, all False by default, if the judge can read the rows.
+
+        Raises:
+            ShapeError: if the rows are longer than ``max_length``, or their flags of another shape.
+            DomainError: if a token is out of range, padding comes before text, or a row is nothing else.
+        """
         is_padding = check_padding(tokens, is_padding)
         if tokens.shape[1] > self.max_length:
             raise ShapeError(

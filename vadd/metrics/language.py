@@ -50,7 +50,14 @@ class LanguageJudge(Protocol):
 
     name: str
 
-    def score(self, rows, is_padding=None, /) -> JudgeScores: ...
+    def score(self, rows, is_padding=None, /) -> JudgeScores:
+        """Nats, tokens and entropy of each sequence.
+
+        Args:
+            rows: the sequences: tokens of shape ``(num, dim)``, or texts.
+            is_padding: positions of the tokens without data; default none.
+        """
+        ...
 
 
 class NatsPerToken(NamedTuple):

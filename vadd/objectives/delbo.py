@@ -33,6 +33,9 @@ class DELBO(DiffusionELBO):
             variance is infinite.
         **options: those of :class:`~vadd.objectives.DiffusionELBO`.
 
+    Raises:
+        ConfigError: on another word for ``times``, and as :class:`~vadd.objectives.DiffusionELBO`.
+
     References:
         Xie et al., arXiv 2505.17384, equation of the DELBO.
     """

@@ -101,7 +101,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
 
     @property
     def kl_weight(self) -> float:
-        """The weight of the KL term; raises DomainError where it is set to one that is not as described."""
+        """The weight of the KL term."""
         return self._kl_weight
 
     @kl_weight.setter

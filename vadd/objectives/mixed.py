@@ -58,6 +58,7 @@ class MixedELBO(DiffusionELBO):
         ConfigError: if ``parts`` is not as described, a part has options that are the mixture's own, two parts disagree
             on what the latent of a jump explains, or (when run) a part does not fit the guide.
         DomainError: if a share is not positive.
+        ShapeError: when run, if an option of the batch has not one entry a row.
     """
 
     #: A sampler's, where all parts bound the log-likelihood of the same.

@@ -35,6 +35,9 @@ class MixturePrior(LatentPrior):
         num_components: mixture components.
         learns_weights: whether the weights are learned; otherwise they stay equal.
 
+    Raises:
+        ConfigError: if the latent is empty, or ``num_components`` no positive integer.
+
     References:
         Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders",
         arXiv 1611.02648; Tomczak and Welling, arXiv 1705.07120, compare it with the VampPrior.

@@ -36,7 +36,8 @@ class TrunkPrior(SharesDenoiser, LatentPrior):
 
     Raises:
         ConfigError: on sizes that are not positive, an empty latent, or one of the wrong number of axes.
-        ShapeError: on a call, if the denoiser's context does not have the positions of the latent.
+        ShapeError: on a call, if the denoiser's context does not have ``context_size`` entries, or the positions of the
+            latent.
     """
 
     def __init__(

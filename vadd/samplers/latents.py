@@ -90,6 +90,7 @@ class PosteriorLatents:
 
     Raises:
         DomainError: if ``num_draws`` is no positive integer.
+        ConfigError: on another choice of ``latents``.
     """
 
     num_draws: int = 64

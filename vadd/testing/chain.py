@@ -75,8 +75,12 @@ def exact_sampler_distribution(
 ) -> Float[Tensor, " sequences"]:
     """Probability of each of :func:`~vadd.testing.all_sequences` under the sampler; they sum to one.
 
-    With ``x`` and ``is_known`` it starts from the known tokens of ``x``. Other arguments as in
-    :func:`exact_log_likelihood`.
+    Args:
+        model: the model.
+        num_tokens: length of the sequences.
+        num_steps, time_grid, latents, num_nodes: as in :func:`exact_log_likelihood`, which raises what this does.
+        x: a sequence with the tokens that are there from the start, shape ``(dim,)``.
+        is_known: which they are, shape ``(dim,)``; default none.
     """
     sequences = all_sequences(model.process.vocab_size, num_tokens)
     known = None if is_known is None else is_known.expand(sequences.shape)

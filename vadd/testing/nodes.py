@@ -86,7 +86,14 @@ def distribution_nodes(
 def latent_nodes(
     model: Any, x_t: Tokens, t: Times, num_nodes: int | None = None
 ) -> tuple[Float[Tensor, "nodes batch *latent"], Float[Tensor, "nodes batch"]]:
-    """Points and log-weights of the prior ``p(z | x_t, t)`` of each row; see :func:`distribution_nodes`."""
+    """Points and log-weights of the prior ``p(z | x_t, t)`` of each row.
+
+    Args:
+        model: the model.
+        x_t: tokens, shape ``(batch, dim)``.
+        t: times, shape ``(batch,)``.
+        num_nodes: as in :func:`distribution_nodes`, which raises what this does.
+    """
     return distribution_nodes(model.prior(x_t, t), num_nodes)
 
 

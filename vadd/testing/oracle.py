@@ -70,7 +70,14 @@ def exact_delbo(
 
 @torch.no_grad()
 def exact_joint(model: Any, x_0: Tokens, *, num_nodes: int | None = None, num_times: int = _NUM_TIMES) -> PerSequence:
-    r"""What the DELBO bounds: :math:`\sum_n \frac1n E_{|M|=n} \log p(x_M \mid x_t)`, joint over ``M``."""
+    r"""What the DELBO bounds: :math:`\sum_n \frac1n E_{|M|=n} \log p(x_M \mid x_t)`, joint over ``M``.
+
+    Args:
+        model: the model.
+        x_0: clean sequences, shape ``(batch, dim)``.
+        num_nodes: as in :func:`~vadd.testing.nodes.distribution_nodes`.
+        num_times: as in :func:`exact_delbo`.
+    """
 
     def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
         scores, log_weights = _prior_scores(model, x_0, is_masked, t, num_nodes)
@@ -83,7 +90,14 @@ def exact_joint(model: Any, x_0: Tokens, *, num_nodes: int | None = None, num_ti
 def exact_marginal_bound(
     model: Any, x_0: Tokens, *, num_nodes: int | None = None, num_times: int = _NUM_TIMES
 ) -> PerSequence:
-    r"""Bound of infinitely many steps: :math:`\sum_n \frac1n E_{|M|=n} \sum_{i \in M} \log E_z \mu^i`."""
+    r"""Bound of infinitely many steps: :math:`\sum_n \frac1n E_{|M|=n} \sum_{i \in M} \log E_z \mu^i`.
+
+    Args:
+        model: the model.
+        x_0: clean sequences, shape ``(batch, dim)``.
+        num_nodes: as in :func:`~vadd.testing.nodes.distribution_nodes`.
+        num_times: as in :func:`exact_delbo`.
+    """
 
     def term(x_0: Tensor, is_masked: Tensor, t: Tensor) -> Tensor:
         scores, log_weights = _prior_scores(model, x_0, is_masked, t, num_nodes)

@@ -13,13 +13,22 @@ __all__ = ["warmup_constant", "warmup_cosine"]
 
 
 def warmup_constant(warmup: int) -> Callable[[Optimizer], LambdaLR]:
-    """A linear rise over ``warmup`` updates, then the optimizer's learning rate."""
+    """A linear rise over ``warmup`` updates, then the optimizer's learning rate.
+
+    Raises:
+        DomainError: if ``warmup`` is negative.
+    """
     require_integers(minimum=0, warmup=warmup)
     return lambda optimizer: LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup + 1)))
 
 
 def warmup_cosine(num_updates: int, warmup: int = 0, *, floor: float = 0.0) -> Callable[[Optimizer], LambdaLR]:
     """A linear rise over ``warmup`` updates, then half a cosine down to ``floor`` times the learning rate.
+
+    Args:
+        num_updates: updates of the whole run; the rate stays at its floor after them.
+        warmup: updates of the rise.
+        floor: share of the optimizer's learning rate at the end, in ``[0, 1]``.
 
     Raises:
         DomainError: if the numbers of updates are negative, or ``floor`` is not in ``[0, 1]``.
