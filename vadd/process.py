@@ -152,13 +152,6 @@ class MaskingProcess(nn.Module):
         s = torch.zeros_like(t)
         return self._batch(x_0, t, s, is_masked, is_masked, is_frozen, is_padding, condition)
 
-    def stay_probability(self, t: Times, s: Times) -> PerSequence:
-        r"""Probability :math:`(1-\alpha_s)/(1-\alpha_t)` that a masked position outlasts the jump."""
-        masked_t = self.schedule.mask_probability(t.double())
-        masked_s = self.schedule.mask_probability(s.double())
-        safe = torch.where(masked_t > 0, masked_t, torch.ones_like(masked_t))
-        return (masked_s / safe).to(t.dtype)  # 1 - u would lose its digits where few positions stay
-
     def reveal_probability(self, t: Times, s: Times) -> PerSequence:
         r"""Probability :math:`(\alpha_s-\alpha_t)/(1-\alpha_t)` that the jump ``t`` to ``s`` reveals a position.
 

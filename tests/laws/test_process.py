@@ -99,12 +99,6 @@ def test_stay_probabilities_compose(schedule, dtype, data):
     process = MaskingProcess(schedule, 2)
     r, s, t = data.draw(ordered_times(4, dtype, num=3))
     eps = torch.finfo(dtype).eps
-    torch.testing.assert_close(
-        process.stay_probability(t, s) * process.stay_probability(s, r),
-        process.stay_probability(t, r),
-        rtol=8 * eps,
-        atol=torch.finfo(dtype).tiny,
-    )
     u = [process.reveal_probability(a, b).double() for a, b in ((t, s), (s, r), (t, r))]
     torch.testing.assert_close((1 - u[0]) * (1 - u[1]), 1 - u[2], rtol=0, atol=8 * eps)
 
@@ -118,7 +112,6 @@ def test_reveal_probability_is_a_probability_with_exact_ends(schedule, dtype, da
     assert ((u >= 0) & (u <= 1)).all()
     assert (process.reveal_probability(t, torch.zeros_like(t)) == 1).all()
     assert (process.reveal_probability(t, t)[schedule.mask_probability(t) > 0] == 0).all()
-    torch.testing.assert_close(u + process.stay_probability(t, s), torch.ones_like(u))
 
 
 @given(corruptible_batches(), schedules(), generators(), st.data())
