@@ -32,6 +32,7 @@ from tables_models import (  # noqa: E402
     toys,
     trainer_cost,
 )
+from tables_mutation import mutation  # noqa: E402
 from tables_results import results  # noqa: E402
 from tables_shared import ROOT  # noqa: E402
 from tables_speed import sampler, throughput  # noqa: E402
@@ -39,6 +40,7 @@ from tables_summary import summary  # noqa: E402
 
 PAGES = (
     "README.md",
+    "CONTRIBUTING.md",
     "docs/likelihoods.md",
     "docs/latents.md",
     "docs/sampling.md",
@@ -68,6 +70,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps-vs-quality": steps_vs_quality,
     "infill": infill,
     "reliability": reliability,
+    "mutation": mutation,
     "trainer-cost": trainer_cost,
     "binarized-mnist": lambda: comparison("binarized_mnist"),
     "binarized-mnist-differences": lambda: differences("binarized_mnist"),

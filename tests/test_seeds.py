@@ -7,7 +7,7 @@ from vadd._seeds import seeded
 from vadd.backbones import MLPRecognition
 from vadd.metrics import train_causal_judge, train_digit_classifier, train_image_classifier
 from vadd.priors import StandardNormalPrior
-from vadd.samplers.latent_draw import draw_seeded
+from vadd.samplers.latent_draw import draw, draw_seeded
 from vadd.testing import check_prior, check_recognition
 
 from .devices import CUDA
@@ -47,6 +47,11 @@ def test_the_numbers_are_those_of_torchs_seed():
     with seeded(3):
         assert torch.equal(torch.rand(5), expected)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_draws_with_a_generator_do_not_repeat():
+    generator, normal = torch.Generator().manual_seed(0), torch.distributions.Normal(0.0, 1.0)
+    assert len({float(draw(normal, generator)) for _ in range(500)}) == 500
 
 
 @pytest.mark.parametrize("device", [pytest.param(name, marks=CUDA) for name in ("cpu", "cuda")])

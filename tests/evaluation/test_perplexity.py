@@ -166,6 +166,11 @@ def test_counts_that_are_none_are_refused(name, counts, error):
         perplexities(result_of([9.0, 3.0], [4, 2]), **{name: counts})
 
 
+def test_a_sequence_may_have_nothing_to_count():
+    figures = perplexities(result_of([9.0, 3.0], [4, 2]), num_words=torch.tensor([3, 0]))
+    assert figures.word_perplexity.value == pytest.approx(math.exp(12 / 3))
+
+
 @pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize("counts", [torch.tensor([True, True]), torch.tensor([1.0, 2.0]), 2.0, True], ids=str)
 def test_counts_that_are_no_integers_are_refused_also_without_the_type_checker(counts):

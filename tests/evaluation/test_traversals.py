@@ -76,6 +76,26 @@ def test_traversals_change_one_unit_and_begin_with_the_most_active():
         assert torch.equal(line[:, others], X_0[:1, others].expand(4, -1))
 
 
+def test_a_unit_moves_by_its_own_spread(monkeypatch):
+    """Half a standard deviation of the means and more, around their mean."""
+    held = []
+    sample = VADDModel.sample
+
+    def watched(model, num, *, latents, **options):
+        held.append(latents.z)
+        return sample(model, num, latents=latents, **options)
+
+    monkeypatch.setattr(VADDModel, "sample", watched)
+    pages(spread=0.5, num_values=2, num_draws=1)
+    means = SCALES * (2.0 * X_0 - 1)
+    last = torch.cat(held)[-10:-4]  # two values of each unit, before four rows
+    for k, unit in enumerate((1, 2, 0)):
+        for value, z in zip((-0.5, 0.5), last[2 * k :], strict=False):
+            assert float(z[unit]) == pytest.approx(
+                float(means[:, unit].mean() + value * means[:, unit].std()), abs=1e-5
+            )
+
+
 def test_a_row_keeps_its_latent_whatever_the_masks():
     found = pages(num_draws=3)
     assert torch.equal(found.latents_by_masks, X_0[:4, None].expand(-1, 3, -1))

@@ -292,11 +292,14 @@ def test_bad_tokens_are_refused(x_0, error, message):
         PROCESS.check_tokens(x_0)
 
 
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize("name", ["is_frozen", "is_padding"])
 @pytest.mark.parametrize(("flags", "error"), [(YES.long(), DtypeError), (YES[:, :2], ShapeError)])
 def test_bad_flags_are_refused(name, flags, error):
     with pytest.raises(error, match=name):
         PROCESS.check_tokens(X_0, **{name: flags})
+    with pytest.raises(error, match=name):
+        PROCESS.corrupt(X_0, T, **{name: flags})
 
 
 @pytest.mark.usefixtures("_unchecked")

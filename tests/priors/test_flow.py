@@ -58,9 +58,13 @@ def test_zero_parameters_give_the_identity():
         torch.testing.assert_close(log_slope, torch.zeros(101), rtol=0, atol=1e-6)
 
 
-def test_gradients_are_finite_everywhere():
+@pytest.mark.parametrize("is_steep", [False, True])
+def test_gradients_are_finite_everywhere(is_steep):
     """Also at the bound and outside, where the spline is not used but would have a root of a negative number."""
-    parameters = [torch.randn(1, size, requires_grad=True) for size in (6, 6, 5)]
+    parameters = [torch.randn(1, size) for size in (6, 6, 5)]
+    if is_steep:  # in the first bin, whose continuation has no inverse
+        parameters[0][:, 0], parameters[1][:, 0] = -4, 4
+    parameters = [part.requires_grad_() for part in parameters]
     x = torch.tensor([-50.0, -4.0, -3.999, 0.0, 3.999, 4.0, 50.0], requires_grad=True)
     for direction in ("forward", "inverse"):
         spline = Spline.from_parameters(*parameters, 4.0)

@@ -37,6 +37,10 @@ def test_draws_of_couplings_take_two_passes():
         assert flow.transform.transforms[0].passes == expected
 
 
+def test_by_default_there_are_four_layers():
+    assert len(ZukoPrior(2).flow.transform.transforms) == 4
+
+
 @pytest.mark.usefixtures("_unchecked")
 def test_bad_options_are_refused():
     with pytest.raises(ConfigError, match='family must be "MAF" or "NSF", got \'CNF\''):
