@@ -249,7 +249,7 @@ def make_folder(folder: Path, size: Size, args: argparse.Namespace, **data: str)
             f"the run in {folder} was made with {'; '.join(other)}: use the same, another --out, or --again."
         )
     if not path.exists():
-        path.with_suffix(".partial").write_text(json.dumps(ours, indent=2) + "\n")
+        path.with_suffix(".partial").write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
         path.with_suffix(".partial").replace(path)  # whole or not there
     return folder
 

@@ -99,6 +99,7 @@ def test_what_a_test_sees_is_killed_and_what_none_can_see_survives(mutation, toy
     assert (found["noticed"], found["equivalent"], found["rate"], found["survivors"]) == (2, 1, 1.0, [])
 
 
+@pytest.mark.slow
 def test_survivors_alone_are_run_again_once_tests_have_changed(mutation, toy):
     results_of(mutation, toy)
     # The float says which of two equal numbers it was.
@@ -109,6 +110,7 @@ def test_survivors_alone_are_run_again_once_tests_have_changed(mutation, toy):
     assert len((toy / "outputs" / "mutation" / "outcomes.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_bytecode_of_the_unmutated_module_does_not_stand_in_for_a_mutant(mutation, toy):
     results_of(mutation, toy)
     source = toy / "outputs" / "mutation" / "tree" / "toy" / "bounds.py"
@@ -128,6 +130,7 @@ def test_a_test_that_fails_without_coverage_alone_kills_nothing(mutation, toy):
     assert found["tests_left_out"] == ["tests/bounds/test_larger.py::test_larger"]
 
 
+@pytest.mark.slow
 def test_endless_loops_are_stopped_and_what_cannot_be_imported_is_noticed(mutation, toy, monkeypatch):
     import mutation_tests
 

@@ -130,8 +130,8 @@ class SamplerRun:
         A position is revealed by the first jump that ends with a mask probability of at most its own uniform.
         """
         ends = torch.tensor([jump.masked[1] for jump in jumps], dtype=torch.float64, device=self.start.device)
-        index = len(ends) - torch.searchsorted(ends.flip(0), self.uniform(), right=True)
-        return index.masked_fill(~self.is_free, len(ends))
+        uniform = self.uniform().masked_fill(~self.is_free, -1.0)
+        return len(ends) - torch.searchsorted(ends.flip(0), uniform, right=True)
 
     # Network calls
 
