@@ -136,29 +136,23 @@ class SamplerRun:
     # Network calls
 
     def predict(
-        self,
-        state: SamplerState,
-        jump: Jump,
-        target: Flags,
-        *,
-        rows: Int[Tensor, " rows"] | None = None,
-        slots: Int[Tensor, " slots"] | None = None,
+        self, state: SamplerState, jump: Jump, target: Flags, *, rows: Int[Tensor, " rows"] | None = None
     ) -> tuple[SamplerState, Float[Tensor, "selected vocab"]]:
         """Set the latents, then call the network.
 
         Args:
             state: the state.
-            jump: the step; its time is what the network is given.
+            jump: the step; its time is what the network is given, and its slots, where it has any, are projected in
+                place of the target, which is among them.
             target: positions to project to the vocabulary, all of them masked; without slots no others are.
-            rows: the rows that the network is to see, all with a target among them; default all.
-            slots: flat numbers of the positions to project in place of the target, which is among them; not with rows.
+            rows: the rows that the network is to see, all with a target among them; default all. Not with slots.
 
         Returns:
             The state with its latents, and guided logits at the target positions, in row-major order, or at the slots.
             Tokens are drawn from :attr:`shaping` of them; what ranks positions reads them as they are, for a shaping
             that leaves one token makes all positions equally certain.
         """
-        assert rows is None or slots is None
+        assert rows is None or jump.slots is None
         state = self.latents(self, state, jump)
         state = replace(state, t=jump.t, num_calls=state.num_calls + (1 if self.guidance == 1 else 2))
         x, t, z, options = state.x, jump.t, state.z, self.options
@@ -166,7 +160,7 @@ class SamplerRun:
             x, t, target = x[rows], t[rows], target[rows]
             z = None if z is None else z[rows]
             options = {name: value[rows] for name, value in options.items()}
-        where = target if slots is None else slots
+        where = target if jump.slots is None else jump.slots[0]
         logits = self.model.denoise(x, t, z, target=target, **options).logits_at(where)
         if self.guidance != 1:
             options = {name: value for name, value in options.items() if name != "condition"}
@@ -179,19 +173,13 @@ class SamplerRun:
         return state, logits
 
     def reveal(
-        self,
-        state: SamplerState,
-        jump: Jump,
-        target: Flags,
-        *,
-        rows: Int[Tensor, " rows"] | None = None,
-        slots: Int[Tensor, " slots"] | None = None,
+        self, state: SamplerState, jump: Jump, target: Flags, *, rows: Int[Tensor, " rows"] | None = None
     ) -> SamplerState:
         """Draw the tokens of the target positions; arguments as in :meth:`predict`."""
-        state, logits = self.predict(state, jump, target, rows=rows, slots=slots)
+        state, logits = self.predict(state, jump, target, rows=rows)
         logits = self.shaping(logits)
         tokens = sample_categorical(logits, generator=self.generator)
-        places = _Places(target, slots)
+        places = _Places(target, None if jump.slots is None else jump.slots[0])
         if self.given is not None:
             tokens, state = self._take_given(tokens, logits, places, state, *self.given)
         return replace(state, x=places.put(state.x, tokens))

@@ -48,4 +48,4 @@ class StaticSampler(Sampler):
         assert jump.slots is not None
         slots, is_due = jump.slots
         target = torch.zeros_like(run.is_free).flatten().index_copy(0, slots, is_due).reshape(state.x.shape)
-        return run.reveal(state, jump, target, slots=slots)
+        return run.reveal(state, jump, target)
