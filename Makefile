@@ -24,11 +24,16 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+define IS_NEW_ENOUGH
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "vadd needs Python 3.11 or newer, and '$(PYTHON)' is" \
-	    "$$($(PYTHON) --version 2>&1 || true). Name a newer one: make setup PYTHON=/path/to/python3.11" >&2; \
+	    "$$($(PYTHON) --version 2>&1 || true). Name a newer one: make $(or $(MAKECMDGOALS),setup)" \
+	    "PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; }
+endef
+
+$(STAMP): pyproject.toml constraints.txt
+	$(IS_NEW_ENOUGH)
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev,examples]" -c constraints.txt
 	@touch $@
@@ -63,8 +68,9 @@ results: setup
 mutation: setup
 	$(PY) benchmarks/mutation.py
 
-package: setup
-	$(PY) tests/release/packages.py
+package:
+	$(IS_NEW_ENOUGH)
+	$(PYTHON) tests/release/packages.py $(if $(ENVIRONMENT),--environment $(ENVIRONMENT))
 
 torch-versions: setup
 	$(PY) tests/release/torch_versions.py --workers $(WORKERS)

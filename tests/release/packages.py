@@ -2,9 +2,10 @@
 
 As a program, ``make package``: in an empty environment with the versions of ``constraints.txt``, first from the wheel,
 then from the sdist. That downloads PyTorch and takes several GB of the folder for temporary files (``TMPDIR``) while it
-runs.
+runs. It needs nothing but Python, so that it can be the first thing that happens in the environment of the tests.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from doc_pages import blocks  # noqa: E402
+from doc_pages import blocks, fewer_steps  # noqa: E402
 
 # Tracked files that are of use in a checkout alone. Everything else is in the sdist, the tests and what they read
 # included: whoever packages the library for others tests what they built.
@@ -55,15 +56,18 @@ def version() -> str:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def build(folder: Path, *, isolated: bool) -> Built:
-    """Build both from the checkout; ``isolated`` downloads the build system, else it is the installed one."""
-    _build(ROOT, folder, "--wheel", "--sdist", isolated=isolated)
+def build(folder: Path, builder: Path | None = None) -> Built:
+    """Build both from the checkout, by an interpreter that has ``build`` alone and downloads the build system.
+
+    None takes this interpreter, and the build system that is installed for it.
+    """
+    _build(ROOT, folder, "--wheel", "--sdist", builder=builder)
     return Built(_only(folder, "*.whl"), _only(folder, "*.tar.gz"))
 
 
-def rebuild(sdist: Path, folder: Path, *, isolated: bool) -> Path:
+def rebuild(sdist: Path, folder: Path, builder: Path | None = None) -> Path:
     """The wheel that the unpacked sdist gives."""
-    _build(unpack(sdist, folder), folder, "--wheel", isolated=isolated)
+    _build(unpack(sdist, folder), folder, "--wheel", builder=builder)
     return _only(folder, "*.whl")
 
 
@@ -74,9 +78,9 @@ def unpack(sdist: Path, folder: Path) -> Path:
     return folder / f"vadd-{version()}"
 
 
-def _build(source: Path, folder: Path, *kinds: str, isolated: bool) -> None:
-    options = [] if isolated else ["--no-isolation"]
-    _run([sys.executable, "-m", "build", *kinds, *options, "--outdir", str(folder), str(source)], folder)
+def _build(source: Path, folder: Path, *kinds: str, builder: Path | None) -> None:
+    python = [sys.executable, "-m", "build", "--no-isolation"] if builder is None else [str(builder), "-m", "build"]
+    _run([*python, *kinds, "--outdir", str(folder), str(source)], folder)
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -141,13 +145,13 @@ def rebuilt_problems(wheel: Path, rebuilt: Path) -> list[str]:
     ]
 
 
-def problems(built: Built, folder: Path, *, isolated: bool) -> list[str]:
+def problems(built: Built, folder: Path, builder: Path | None = None) -> list[str]:
     """Everything that is wrong with the files; ``folder`` is an empty one to work in."""
     files = tree()
     return (
         wheel_problems(built.wheel)
         + ([] if files is None else sdist_problems(built.sdist, files))
-        + rebuilt_problems(built.wheel, rebuild(built.sdist, folder, isolated=isolated))
+        + rebuilt_problems(built.wheel, rebuild(built.sdist, folder, builder))
     )
 
 
@@ -184,32 +188,48 @@ def readme_code() -> str:
     return "\n".join(code for language, code in blocks((ROOT / "README.md").read_text()) if language == "python")
 
 
-def main() -> int:
+def environment(folder: Path) -> Path:
+    """Python of a new environment that has pip alone."""
+    _run([sys.executable, "-m", "venv", str(folder)], ROOT)
+    return folder / "bin" / "python"
+
+
+def install(python: Path, *what: str | Path) -> None:
+    """Install in the versions of ``constraints.txt``."""
+    options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "-c", str(ROOT / "constraints.txt")]
+    _run([str(python), "-m", "pip", "install", *options, *map(str, what)], ROOT)
+
+
+def main(argv: list[str] | None = None) -> int:
     """Build, check, and try out in an empty environment; 1 if something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--environment", type=Path, help="folder to make it in, and to leave it; default one that goes")
+    args = parser.parse_args(argv)
+    if args.environment is not None and args.environment.exists():
+        parser.error(f"--environment {args.environment}: exists, and may not be empty. Name a folder that does not")
     with TemporaryDirectory(prefix="vadd-package-") as name:
         folder = Path(name)
         files, work = folder / "files", folder / "work"
         files.mkdir()
         work.mkdir()
-        built = build(files, isolated=True)
+        builder = environment(folder / "builder")
+        install(builder, "build")
+        built = build(files, builder)
         for path in built:
             print(f"built {path.name}: {path.stat().st_size / 1e3:,.0f} kB", flush=True)
-        found = problems(built, work, isolated=True)
+        found = problems(built, work, builder)
         if found:
             print("\n".join(found), file=sys.stderr)
             return 1
         print("they hold what they should, and the sdist gives the same wheel", flush=True)
 
-        _run([sys.executable, "-m", "venv", str(folder / "venv")], folder)
-        python = folder / "venv" / "bin" / "python"
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
-        for path, options in (
-            (built.wheel, ["-c", str(ROOT / "constraints.txt")]),
-            (built.sdist, ["--no-deps", "--force-reinstall"]),
-        ):
-            _run([*pip, *options, str(path)], folder)
-            printed = try_out(python, readme_code(), folder)
-            print(f"the README's code, from {path.name}:\n{printed}", flush=True)
+        python = environment((args.environment or folder / "venv").absolute())
+        install(python, built.wheel)
+        printed = try_out(python, readme_code(), folder)
+        print(f"the README's code, from {built.wheel.name}:\n{printed}", flush=True)
+        install(python, "--no-deps", "--force-reinstall", built.sdist)
+        printed = try_out(python, fewer_steps(readme_code()), folder)
+        print(f"the same after three updates, from {built.sdist.name}:\n{printed}", flush=True)
         _run([str(python), "-m", "pip", "check"], folder)
     return 0
 

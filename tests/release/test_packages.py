@@ -19,11 +19,11 @@ METADATA = [f"{TOP}.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL"
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return packages.build(tmp_path_factory.mktemp("built"), isolated=False)
+    return packages.build(tmp_path_factory.mktemp("built"))
 
 
 def test_the_files_hold_what_they_should(built, tmp_path):
-    assert packages.problems(built, tmp_path, isolated=False) == []
+    assert packages.problems(built, tmp_path) == []
 
 
 def test_the_readme_runs_from_the_wheel(built, tmp_path, monkeypatch):
@@ -37,6 +37,12 @@ def test_the_readme_runs_from_the_wheel(built, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_both_work_in_an_empty_environment():
     subprocess.run([sys.executable, packages.__file__], check=True)
+
+
+def test_an_environment_that_exists_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        packages.main(["--environment", str(tmp_path)])
+    assert f"--environment {tmp_path}: exists, and may not be empty" in capsys.readouterr().err
 
 
 def zipped(path, names, content="x"):
