@@ -195,21 +195,24 @@ def text_lines(name: str, stand_in: str, other: str | None) -> list[Line]:
     """Perplexities of what stands in for a corpus, on held-out text of its own or on another text."""
     if not is_there(name):
         return [("", [""] * 3, NOT_HERE)]
-    runs = runs_of(name)
-    if other is not None:
-        runs = {m: {**r, "bounds": s["bounds"]} for m, r in runs.items() for s in r["zero_shot"] if s["name"] == other}
-        if not runs:
-            return [("", [""] * 3, NOT_HERE)]
+    runs, what = runs_of(name), "stand-in"
     ran = f"not this corpus: stand-in {stand_in}; {ran_of(runs)}"
+    if other is not None:
+        found = {m: s for m, r in runs.items() for s in r["zero_shot"] if s["name"] == other}
+        if not found:
+            return [("", [""] * 3, NOT_HERE)]
+        what, size = "trained on a stand-in", next(iter(found.values()))["what"]
+        ran = f"{size} of this corpus, by models {stand_in}, not on OpenWebText; {ran_of(runs)}"
+        runs = {m: {**runs[m], "bounds": s["bounds"]} for m, s in found.items()}
 
     def published(run: dict[str, Any]) -> float | None:
         # Without a latent the published metric is a bound, and is called one.
         return bound_of(run, DELBO, "delbo_perplexity", "perplexity")
 
-    lines = [("stand-in: DELBO perplexity", of_models(runs, published, 2), ran)]
+    lines = [(f"{what}: DELBO perplexity", of_models(runs, published, 2), ran)]
     bounds = [f"finite-step, T={t}" for t in steps_of(runs) if t in (4, 64)]
     for bound in (*bounds, "marginal", "shared-latent, infinitely many steps"):
         values = of_models(runs, lambda r, bound=bound: bound_of(r, bound, "perplexity"), 2)
         if any(values):
-            lines.append((f"stand-in: bound, {bound}, perplexity", values, ran))
+            lines.append((f"{what}: bound, {bound}, perplexity", values, ran))
     return lines

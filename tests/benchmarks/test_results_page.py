@@ -136,15 +136,16 @@ def test_stand_ins_are_called_so(results_in):
             "preset": {"batch_size": 32},
             "machine": machine,
             "bounds": bounds(model, 50.0),
-            "zero_shot": [{"name": "lambada", "bounds": bounds(model, 70.0)}],
+            "zero_shot": [{"name": "lambada", "what": "9 rows", "bounds": bounds(model, 70.0)}],
         }
         for model in ("mdm", "paper")
     ]
     (results_in / "text_wikitext2-gpt2.json").write_text(json.dumps({"results": {"runs": runs}}))
     found = tables_results.text_lines(*tables_results.STAND_INS["OpenWebText, zero-shot on LAMBADA"])
-    assert found[0][:2] == ("stand-in: DELBO perplexity", ["70.00", "70.00", ""])
-    assert found[1][:2] == ("stand-in: bound, finite-step, T=4, perplexity", ["71.00", "71.00", ""])
-    assert all(title.startswith("stand-in: ") and "not this corpus: stand-in" in ran for title, _, ran in found)
+    assert found[0][:2] == ("trained on a stand-in: DELBO perplexity", ["70.00", "70.00", ""])
+    assert found[1][:2] == ("trained on a stand-in: bound, finite-step, T=4, perplexity", ["71.00", "71.00", ""])
+    assert all(title.startswith("trained on a stand-in: ") for title, _, _ in found)
+    assert all(ran.startswith("9 rows of this corpus, by models trained on WikiText-2") for _, _, ran in found)
     (not_run,) = tables_results.text_lines(*tables_results.STAND_INS["OpenWebText, zero-shot on PubMed"])
     assert not_run[-1] == "not run here"
 

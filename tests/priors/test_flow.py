@@ -132,3 +132,12 @@ def test_bad_options_are_refused():
     for bound in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match="finite positive bound"):
             FlowPrior(2, bound=bound)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_layer_stretches_by_e_squared_at_most(sign):
+    prior = FlowPrior(1, num_layers=1, num_bins=1)  # an affine map of one number
+    with torch.no_grad():
+        prior.layers[0].last.bias[-2] = 1e4 * sign
+    log_prob = prior(X_T, T).log_prob(torch.zeros(1, 1))
+    torch.testing.assert_close(log_prob, torch.distributions.Normal(0, 1).log_prob(torch.zeros(1)) - 2 * sign)
