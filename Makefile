@@ -17,8 +17,8 @@ help:
 	@echo "make lint    check style and types    make format  repair the style"
 	@echo "make docs    build the documentation: docs/_build/html/index.html"
 	@echo "make tutorials run the notebooks of docs/tutorials and store what they show"
-	@echo "make results run the short benchmarks again, say what the others take, write tables and pictures anew"
-	@echo "make mutation  put mistakes into a copy of the core, count those that the tests notice (an hour or more)"
+	@echo "make results run the benchmarks of up to 75 minutes again, say what the others take, write tables and pictures anew"
+	@echo "make mutation  put mistakes into a copy of the core, count those that the tests notice (half an hour or more)"
 	@echo "make package build wheel and sdist, try both out in an empty environment"
 	@echo "make torch-versions  run the tests of the core with the oldest and the newest PyTorch"
 

@@ -126,15 +126,20 @@ def runs_of(name: str) -> dict[str, dict[str, Any]]:
 
 
 def ran_of(runs: dict[str, dict[str, Any]]) -> str:
-    """Size, data, updates, device and time of a comparison."""
+    """Sizes, data, updates, device and time of a comparison."""
     some = next(iter(runs.values()))
     hours = [run["training"]["seconds"] / 3600 for run in runs.values() if run["training"]["seconds"]]
-    size, preset = some["parameters"]["model"] / 1e6, some["preset"]
+    sizes = " / ".join(size_of(runs[model]["parameters"]) for model in MODELS if model in runs)
     time = f", at most {max(hours):.1f} hours a model" if hours else ""
     return (
-        f"{some['data']}, {size:.1f}M parameters, {some['updates']:,} updates of {preset['batch_size']}, "
-        f"{machine_of(some)}{time}"
+        f"{some['data']}, {sizes} parameters (model + guide), {some['updates']:,} updates of "
+        f"{some['preset']['batch_size']}, {machine_of(some)}{time}"
     )
+
+
+def size_of(parameters: dict[str, int]) -> str:
+    """Parameters of a model, and of its guide where that has any, in millions."""
+    return " + ".join(f"{parameters[part] / 1e6:.1f}M" for part in ("model", "guide") if parameters[part])
 
 
 def of_models(runs: dict[str, dict[str, Any]], get: Any, digits: int) -> list[str]:
@@ -143,10 +148,15 @@ def of_models(runs: dict[str, dict[str, Any]], get: Any, digits: int) -> list[st
     return ["" if value is None else f"{value:.{digits}f}" for value in found]
 
 
-def bound_of(run: dict[str, Any], name: str, *keys: str) -> float | None:
-    """The first of the figures that a bound has."""
-    row = next((row for row in run["bounds"] if row["name"] == name), {})
-    return next((row[key] for key in keys if row.get(key) is not None), None)
+def perplexities(runs: dict[str, dict[str, Any]], bound: str) -> list[str]:
+    """A bound of each of the three models as perplexity; of the DELBO, which is a bound without a latent alone, too."""
+    cells = []
+    for model in MODELS:
+        rows = runs[model]["bounds"] if model in runs else []
+        row = next((row for row in rows if row["name"] == bound), {})
+        key = next((key for key in ("perplexity", "delbo_perplexity") if key in row), None)
+        cells.append("" if key is None else with_error(row[key], row[f"{key}_stderr"], 1))
+    return cells
 
 
 def steps_of(runs: dict[str, dict[str, Any]]) -> list[int]:
@@ -205,14 +215,10 @@ def text_lines(name: str, stand_in: str, other: str | None) -> list[Line]:
         ran = f"{size} of this corpus, by models {stand_in}, not on OpenWebText; {ran_of(runs)}"
         runs = {m: {**runs[m], "bounds": s["bounds"]} for m, s in found.items()}
 
-    def published(run: dict[str, Any]) -> float | None:
-        # Without a latent the published metric is a bound, and is called one.
-        return bound_of(run, DELBO, "delbo_perplexity", "perplexity")
-
-    lines = [(f"{what}: DELBO perplexity", of_models(runs, published, 2), ran)]
+    lines = [(f"{what}: DELBO perplexity", perplexities(runs, DELBO), ran)]
     bounds = [f"finite-step, T={t}" for t in steps_of(runs) if t in (4, 64)]
     for bound in (*bounds, "marginal", "shared-latent, infinitely many steps"):
-        values = of_models(runs, lambda r, bound=bound: bound_of(r, bound, "perplexity"), 2)
+        values = perplexities(runs, bound)
         if any(values):
             lines.append((f"{what}: bound, {bound}, perplexity", values, ran))
     return lines

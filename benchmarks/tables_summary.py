@@ -1,6 +1,6 @@
 """Table of the README: what the comparisons say in a few lines, in few steps and in many."""
 
-from tables_results import MODELS, bound_of, distance_of, of_models, runs_of, steps_of
+from tables_results import MODELS, distance_of, of_models, perplexities, runs_of, steps_of
 from tables_shared import is_there, read, table
 
 TOYS = {"checkerboard": "checkerboard, 2 tokens", "mnist14": "MNIST, 14x14 binary pixels"}
@@ -69,6 +69,5 @@ def of_texts(name: str, title: str) -> list[Row]:
             values.append(f"{row['perplexity']:.1f} ({row['unigram_entropy']:.2f})")
         rows.append([title, "perplexity by a judge (entropy, nats)", str(t), *values])
     for t in (1, 8, steps_of(runs)[-1]):
-        values = of_models(runs, lambda run, t=t: bound_of(run, f"finite-step, T={t}", "perplexity"), 2)
-        rows.append([title, "bound, perplexity a token", str(t), *values])
+        rows.append([title, "bound, perplexity a token", str(t), *perplexities(runs, f"finite-step, T={t}")])
     return rows

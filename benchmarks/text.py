@@ -22,10 +22,11 @@ import texts  # noqa: E402
 
 def main(argv: list[str] | None = None) -> None:
     """Compare the models."""
-    parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
-    parser.add_argument("name", help="of the text and its tokens: of the results")
+    # No help of its own: that of the comparison has the other options.
+    parser = argparse.ArgumentParser(prog="text.py NAME", description=__doc__, add_help=False, allow_abbrev=False)
+    parser.add_argument("name", nargs="?", default="", help="of the text and its tokens: of the results")
     args, rest = parser.parse_known_args(argv)
-    if not re.fullmatch(r"[\w-]+", args.name):
+    if not re.fullmatch(r"[\w-]+", args.name) and not {"-h", "--help"} & {*rest}:
         raise SystemExit(f"error: the first argument is a name of letters, digits and dashes, got {args.name!r}.")
     model_comparison.compare(text_svi, texts, f"text_{args.name}", rest)
 

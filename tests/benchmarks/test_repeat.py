@@ -65,6 +65,7 @@ def test_short_ones_run_and_then_tables_and_pictures(options, ran, repeat, tmp_p
     printed = capsys.readouterr().out
     assert "long: at least 120 minutes" in printed
     assert "elsewhere" not in printed
+    assert ("what is not left out: at least 0.0 hours" in printed) == (options == ["--list"])  # a minute
 
 
 @pytest.mark.parametrize(("of_training", "of_process", "seconds"), [(None, 1200, 1200), (3000, 10, 3000), (5, None, 5)])

@@ -121,8 +121,9 @@ def test_stand_ins_are_called_so(results_in):
 
     def bounds(model, value):
         row = {"name": "DELBO, the published metric"}
-        row["perplexity" if model == "mdm" else "delbo_perplexity"] = value
-        return [{"name": "finite-step, T=4", "steps": 4, "perplexity": value + 1}, row]
+        key = "perplexity" if model == "mdm" else "delbo_perplexity"
+        row |= {key: value, f"{key}_stderr": 2.0}
+        return [{"name": "finite-step, T=4", "steps": 4, "perplexity": value + 1, "perplexity_stderr": 3.0}, row]
 
     machine = {"device": "cpu", "cpu": "CPU", "threads": 1}
     runs = [
@@ -130,7 +131,7 @@ def test_stand_ins_are_called_so(results_in):
             "model": model,
             "as_long_as": None,
             "data": "wikitext2",
-            "parameters": {"model": 2_000_000},
+            "parameters": {"model": 2_000_000, "guide": 0 if model == "mdm" else 500_000},
             "training": {"seconds": 3600.0},
             "updates": 10,
             "preset": {"batch_size": 32},
@@ -142,9 +143,10 @@ def test_stand_ins_are_called_so(results_in):
     ]
     (results_in / "text_wikitext2-gpt2.json").write_text(json.dumps({"results": {"runs": runs}}))
     found = tables_results.text_lines(*tables_results.STAND_INS["OpenWebText, zero-shot on LAMBADA"])
-    assert found[0][:2] == ("trained on a stand-in: DELBO perplexity", ["70.00", "70.00", ""])
-    assert found[1][:2] == ("trained on a stand-in: bound, finite-step, T=4, perplexity", ["71.00", "71.00", ""])
+    assert found[0][:2] == ("trained on a stand-in: DELBO perplexity", ["70.0 ± 2.0", "70.0 ± 2.0", ""])
+    assert found[1][:2] == ("trained on a stand-in: bound, finite-step, T=4, perplexity", ["71.0 ± 3.0", "71.0 ± 3.0", ""])
     assert all(title.startswith("trained on a stand-in: ") for title, _, _ in found)
+    assert "2.0M / 2.0M + 0.5M parameters (model + guide)" in found[0][2]
     assert all(ran.startswith("9 rows of this corpus, by models trained on WikiText-2") for _, _, ran in found)
     (not_run,) = tables_results.text_lines(*tables_results.STAND_INS["OpenWebText, zero-shot on PubMed"])
     assert not_run[-1] == "not run here"

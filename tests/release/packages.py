@@ -7,13 +7,15 @@ runs. It needs nothing but Python, so that it can be the first thing that happen
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -200,6 +202,17 @@ def install(python: Path, *what: str | Path) -> None:
     _run([str(python), "-m", "pip", "install", *options, *map(str, what)], ROOT)
 
 
+@contextmanager
+def removed_on_error(folder: Path | None) -> Iterator[None]:
+    """An environment that did not become whole would be taken for one that did."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def main(argv: list[str] | None = None) -> int:
     """Build, check, and try out in an empty environment; 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -207,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.environment is not None and args.environment.exists():
         parser.error(f"--environment {args.environment}: exists, and may not be empty. Name a folder that does not")
-    with TemporaryDirectory(prefix="vadd-package-") as name:
+    with TemporaryDirectory(prefix="vadd-package-") as name, removed_on_error(args.environment):
         folder = Path(name)
         files, work = folder / "files", folder / "work"
         files.mkdir()

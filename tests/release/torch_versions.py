@@ -59,7 +59,9 @@ def run(pins: dict[str, str], tests: list[str], workers: int, interpreter: str) 
     """Install, test and remove; the result in a line, and whether all passed."""
     with TemporaryDirectory(prefix="vadd-torch-") as name:
         folder = Path(name)
-        source = packages.unpack(packages.build(folder, isolated=True).sdist, folder)
+        builder = packages.environment(folder / "builder")
+        packages.install(builder, "build")
+        source = packages.unpack(packages.build(folder, builder).sdist, folder)
         lines = constraints((source / "constraints.txt").read_text().splitlines(), pins)
         (folder / "constraints.txt").write_text("\n".join(lines) + "\n")
         subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
