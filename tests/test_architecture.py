@@ -53,8 +53,8 @@ ALLOWED["testing"] = ALLOWED.keys() | {"__init__"}
 ALLOWED["__init__"] = ALLOWED.keys() - {"testing"}
 
 MAX_LINES = 300
-#: A model's methods are one interface; a benchmark is one experiment, read from top to bottom; the options, the training
-#: and the report that examples share belong to one run.
+#: A model's methods are one interface; a benchmark is one experiment, read from top to bottom; the options, the
+#: training and the report that examples share belong to one run.
 LONGER = {
     "vadd/model.py": 330,
     "benchmarks/sampler.py": 380,

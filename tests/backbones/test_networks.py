@@ -8,7 +8,7 @@ import torch
 
 from vadd.backbones import DiTDenoiser, DiTRecognition, MLPDenoiser, MLPRecognition, Recognition
 from vadd.backbones.transformer import Rotary, rotate
-from vadd.errors import ConfigError, DtypeError, ShapeError
+from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.registry import build, describe
 from vadd.testing import check_denoiser, check_recognition
 
@@ -223,6 +223,9 @@ def test_wrong_inputs_are_named(kind):
         network(tokens(), t, z, condition=torch.zeros(BATCH, 1, dtype=torch.int64))
     with pytest.raises(DtypeError, match="int64"):
         network(tokens(), t, z, condition=torch.zeros(BATCH))
+    for label in (-1, 3):
+        with pytest.raises(DomainError, match=f"labels from 0 to 1, or 2 for no label, got {label} to {label}"):
+            network(tokens(), t, z, condition=torch.full((BATCH,), label))
     with pytest.raises(ShapeError, match="z must"):
         network(tokens(), t, torch.randn(BATCH, 5))
     if kind != "rotary":

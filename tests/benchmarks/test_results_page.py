@@ -144,7 +144,10 @@ def test_stand_ins_are_called_so(results_in):
     (results_in / "text_wikitext2-gpt2.json").write_text(json.dumps({"results": {"runs": runs}}))
     found = tables_results.text_lines(*tables_results.STAND_INS["OpenWebText, zero-shot on LAMBADA"])
     assert found[0][:2] == ("trained on a stand-in: DELBO perplexity", ["70.0 ± 2.0", "70.0 ± 2.0", ""])
-    assert found[1][:2] == ("trained on a stand-in: bound, finite-step, T=4, perplexity", ["71.0 ± 3.0", "71.0 ± 3.0", ""])
+    assert found[1][:2] == (
+        "trained on a stand-in: bound, finite-step, T=4, perplexity",
+        ["71.0 ± 3.0", "71.0 ± 3.0", ""],
+    )
     assert all(title.startswith("trained on a stand-in: ") for title, _, _ in found)
     assert "2.0M / 2.0M + 0.5M parameters (model + guide)" in found[0][2]
     assert all(ran.startswith("9 rows of this corpus, by models trained on WikiText-2") for _, _, ran in found)

@@ -69,6 +69,8 @@ def test_grids_go_where_time_grids_go():
     result = log_likelihood_bound(model, guide, x_0, bound="finite-step", num_steps=4, time_grid=grid)
     assert math.isfinite(result.nats)
     assert "of the given grid" in result.bounds
+    default = log_likelihood_bound(model, guide, x_0, bound="finite-step", num_steps=4, time_grid="uniform")
+    assert "grid" not in default.bounds
 
 
 def test_candidates_are_equal_steps_of_the_mask_probability_or_given():

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from vadd.errors import DomainError
 from vadd.evaluation import BoundResult, NotABoundError, log_likelihood_bound
 from vadd.evaluation.result import collect
 from vadd.testing import tiny_model
@@ -132,3 +133,15 @@ def test_values_are_in_double_precision_whatever_the_network():
     result = evaluate("finite-step")
     assert result.nats_per_sequence.dtype == torch.float64
     assert isinstance(result, BoundResult)
+
+
+def test_there_are_no_nats_a_token_where_none_was_scored():
+    result = collect("finite-step", "a sampler", [torch.zeros(2)], torch.zeros(2).long(), 1, 0)
+    assert result.nats == 0.0
+    for name in PLAIN:
+        with pytest.raises(DomainError, match="no token was scored"):
+            getattr(result, name)
+
+
+def test_a_small_ratio_is_named():
+    assert "revealing 0.4% of the tokens" in evaluate("conditional", mask_ratio=0.004).bounds

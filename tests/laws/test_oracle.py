@@ -11,6 +11,7 @@ from scipy import stats
 
 from vadd import RecognitionGuide
 from vadd.backbones.base import EmptyRecognition
+from vadd.errors import ConfigError
 from vadd.samplers import cosine_grid
 from vadd.schedules import CosineSchedule, GeometricSchedule, LinearSchedule, PolynomialSchedule
 from vadd.testing import (
@@ -135,6 +136,12 @@ def test_recursion_equals_the_sum_over_trajectories(vocab, num_tokens, schedule,
     )
     expected = law_by_trajectories(model, num_tokens, grid, latents)
     torch.testing.assert_close(law, expected.double(), rtol=1e-6, atol=1e-7)
+
+
+def test_known_tokens_are_given_with_their_places():
+    for options in ({"x": torch.zeros(2).long()}, {"is_known": torch.tensor([True, False])}):
+        with pytest.raises(ConfigError, match="give both, or neither"):
+            exact_sampler_distribution(tiny_model(2, 2), 2, num_steps=1, **options)
 
 
 @pytest.mark.parametrize("latents", ["fresh", "shared", "null"])

@@ -5,6 +5,7 @@ import torch
 
 from vadd import MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import MLPDenoiser, MLPRecognition
+from vadd.errors import ConfigError
 from vadd.objectives import DELBO, FiniteStepELBO, MixedELBO, NullLatentELBO, SharedLatentELBO, StepLaw
 from vadd.priors import StandardNormalPrior
 from vadd.schedules import LinearSchedule
@@ -75,3 +76,10 @@ def test_rows_keep_every_field():
         if value is not None:
             assert torch.equal(own, value[3:5]) or (own.isnan() == value[3:5].isnan()).all(), name
     assert torch.equal(part.weights.latent, drawn.weights.latent[3:5])
+
+
+def test_a_drawn_batch_takes_nothing_beside_it():
+    model, guide = pair()
+    batch = OBJECTIVES["delbo"].draw(model, torch.randint(3, (8, 4)))
+    with pytest.raises(ConfigError, match="holds all that the rows have; give is_padding to draw"):
+        OBJECTIVES["delbo"](model, guide)(batch, **{"is_padding": torch.zeros(8, 4, dtype=torch.bool)})

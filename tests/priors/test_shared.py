@@ -10,7 +10,7 @@ from vadd import MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import DiTDenoiser, MLPDenoiser, MLPRecognition
 from vadd.backbones.base import Recognition
 from vadd.backbones.families import DiagonalNormal, FlowNormal, FullNormal, LowRankNormal
-from vadd.errors import ConfigError, DomainError, ShapeError
+from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.priors import ConditionalPrior, TrunkPrior, VampPrior
 from vadd.schedules import LinearSchedule
 from vadd.testing import check_prior
@@ -242,6 +242,12 @@ def test_wrong_rows_are_refused():
         VampPrior.from_data(recognition, x_0, 2, is_padding=torch.zeros(5, 2, dtype=torch.bool))
     with pytest.raises(ShapeError, match=r"labels must have shape \(5,\), got \(4,\)"):
         VampPrior.from_data(recognition, x_0, 2, labels=torch.zeros(4).long())
+    with pytest.raises(DtypeError, match="x_0 must be a tensor of torch.int64, got torch.float32"):
+        VampPrior.from_data(recognition, x_0.float(), 2)
+    with pytest.raises(DtypeError, match="is_padding must be a tensor of torch.bool"):
+        VampPrior.from_data(recognition, x_0, 2, is_padding=x_0)
+    with pytest.raises(DtypeError, match="labels must be a tensor of torch.int64"):
+        VampPrior.from_data(recognition, x_0, 2, labels=torch.zeros(5))
 
 
 def test_sampling_switches_the_dropout_of_the_shared_network_off():

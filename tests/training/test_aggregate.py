@@ -202,7 +202,9 @@ def test_padding_and_conditions_reach_guide_and_prior():
 def test_equal_seeds_give_equal_fits():
     model, guide = pair(Apart())
     x_0 = rows(100)
+    state = torch.get_rng_state()
     fits = [fit_aggregate_prior(model, guide, x_0, num_components=3, max_epochs=4, seed=s) for s in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(fits[0].prior.loc, fits[1].prior.loc)
     assert fits[0].gain == fits[1].gain != fits[2].gain
 

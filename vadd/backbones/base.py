@@ -41,9 +41,14 @@ class Denoiser(nn.Module, ABC):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Logits:
-        """Logits over the clean tokens, shape ``(batch, dim, vocab)``.
+        """Logits over the clean tokens, shape ``(batch, dim, vocab)``, without an entry for the mask token.
 
-        ``is_padding`` and ``condition`` are given only where the batch has them.
+        Args:
+            x_t: tokens with the mask token ``V`` where they are masked, shape ``(batch, dim)``.
+            t: times, shape ``(batch,)``.
+            z: latents, shape ``(batch, *latent_shape)``.
+            is_padding: positions without data, shape ``(batch, dim)``; given only where the batch has them.
+            condition: what the rows are conditioned on, one entry a row; given only where the batch has it.
         """
 
 
@@ -67,7 +72,11 @@ class FeatureDenoiser(Denoiser):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Float[Tensor, "batch dim hidden"]:
-        """The representation of every position, input of :attr:`head`."""
+        """The representation of every position, input of :attr:`head`; arguments as of :meth:`forward`.
+
+        Returns:
+            Shape ``(batch, dim, hidden)``.
+        """
 
     def context(
         self,
@@ -81,7 +90,10 @@ class FeatureDenoiser(Denoiser):
         """The representation that other parts may share: one vector a position, or one in all.
 
         By default the features. A network whose features are narrower than its trunk returns the trunk's output,
-        and overrides :attr:`context_size` too.
+        and overrides :attr:`context_size` too. Arguments as of :meth:`forward`.
+
+        Returns:
+            Shape ``(batch, dim, context_size)``, or ``(batch, 1, context_size)``.
         """
         return self.features(x_t, t, z, is_padding=is_padding, condition=condition)
 
@@ -144,11 +156,11 @@ class Recognition(nn.Module, ABC):
         """Distribution of ``z`` given what the jump reveals.
 
         Args:
-            tokens: clean tokens, with the mask token at positions that stay hidden.
-            target: positions that ``z`` has to explain.
+            tokens: clean tokens, with the mask token at positions that stay hidden, shape ``(batch, dim)``.
+            target: positions that ``z`` has to explain, shape ``(batch, dim)``.
             t: times, shape ``(batch,)``.
-            is_padding: positions without data; given only where the batch has them.
-            condition: given only where the batch has it.
+            is_padding: positions without data, shape ``(batch, dim)``; given only where the batch has them.
+            condition: what the rows are conditioned on, one entry a row; given only where the batch has it.
         """
 
 

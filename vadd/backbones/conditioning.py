@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vadd.backbones.layers import Modulation, check_sizes, initialize_fan_in
-from vadd.errors import ConfigError, DtypeError, ShapeError
+from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.types import Latents, Times
 
 __all__ = ["Conditioning", "time_features"]
@@ -122,4 +122,12 @@ class Conditioning(nn.Module):
             raise ShapeError(
                 f"condition must have shape {tuple(t.shape)}, one label a row, got {tuple(condition.shape)}."
             )
+        # On a GPU looking would wait; there the embedding itself refuses them.
+        if condition.device.type == "cpu" and not torch.compiler.is_compiling() and condition.numel():
+            low, high = condition.min(), condition.max()
+            if low < 0 or high > self.num_classes:
+                raise DomainError(
+                    f"condition must hold labels from 0 to {self.num_classes - 1}, or {self.num_classes} for no label, "
+                    f"got {low} to {high}."
+                )
         return condition

@@ -106,6 +106,7 @@ def log_likelihood_bound(
     check_options(bound, num_steps, num_latents, proposal, mask_ratio, num_jumps, time_grid)
     check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     grid = None if num_steps is None else resolve_grid(num_steps, time_grid)
+    has_grid = not (time_grid is None or (isinstance(time_grid, str) and time_grid == "uniform"))
     plan = resolve_modes(model, bound, num_steps, latents)
     is_mixed = len(set(plan)) > 1 or plan[0] == "shared"
     if is_mixed and num_jumps is not None:
@@ -139,9 +140,7 @@ def log_likelihood_bound(
         parts = [estimate(rows, given) for rows, given in slices(x_0, options, rows_per_call)]
     draws = [-torch.cat(pieces) for pieces in zip(*parts, strict=True)]
     num_scored = masked_count(num_free, mask_ratio) if bound == "conditional" else num_free
-    claim = claim_of(
-        bound, plan, model, num_steps, mask_ratio, has_grid=time_grid is not None, has_frozen=is_frozen is not None
-    )
+    claim = claim_of(bound, plan, model, num_steps, mask_ratio, has_grid=has_grid, has_frozen=is_frozen is not None)
     if not integral.integrates:  # the K of a comparison of models, of which this one draws no latent
         return collect(bound, claim, draws, num_scored, num_latents if bound == "shared-latent" else 1, seed)
     return collect(bound, claim, draws, num_scored, num_latents, seed, integral.proposal)

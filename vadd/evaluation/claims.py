@@ -46,7 +46,7 @@ def claim_of(
         return None
     kind = _latents(bound, plan, model.has_latent)
     if bound == "conditional":
-        return f"one jump revealing {mask_ratio:.0%} of the tokens given the others, with {kind}"
+        return f"one jump revealing {100 * mask_ratio:.3g}% of the tokens given the others, with {kind}"
     steps = "infinitely many steps" if num_steps is None else f"{num_steps} step{'s' if num_steps > 1 else ''}"
     grid = " of the given grid" if has_grid else ""
     given = " given the frozen tokens" if has_frozen else ""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vadd.errors import VADDError
+from vadd.errors import DomainError, VADDError
 from vadd.evaluation.importance import Proposal
 
 __all__ = ["BoundResult", "NotABoundError"]
@@ -64,29 +64,47 @@ class BoundResult:
 
     @property
     def bits_per_dim(self) -> float:
-        """Bits for each scored token."""
+        """Bits for each scored token.
+
+        Raises:
+            DomainError: if no token was scored.
+        """
         self.require_bound("bits_per_dim")
         return self._nats_per_token() / math.log(2)
 
     @property
     def perplexity(self) -> float:
-        """Exponential of the nats for each scored token."""
+        """Exponential of the nats for each scored token.
+
+        Raises:
+            DomainError: if no token was scored.
+        """
         self.require_bound("perplexity")
         return math.exp(self._nats_per_token())
 
     @property
     def delbo_bits_per_dim(self) -> float:
-        """The published metric of VADD under a name of its own: DELBO in bits a token, not a bound."""
+        """The published metric of VADD under a name of its own: DELBO in bits a token, not a bound.
+
+        Raises:
+            DomainError: if no token was scored.
+        """
         self.require_delbo("delbo_bits_per_dim")
         return self._nats_per_token() / math.log(2)
 
     @property
     def delbo_perplexity(self) -> float:
-        """The published metric of VADD under a name of its own: exp of DELBO a token, not a bound."""
+        """The published metric of VADD under a name of its own: exp of DELBO a token, not a bound.
+
+        Raises:
+            DomainError: if no token was scored.
+        """
         self.require_delbo("delbo_perplexity")
         return math.exp(self._nats_per_token())
 
     def _nats_per_token(self) -> float:
+        if not self.num_scored.any():
+            raise DomainError("no token was scored, all being frozen or padding: there are no nats a token; see nats.")
         return float(self.nats_per_sequence.sum() / self.num_scored.sum())
 
     def require_bound(self, name: str) -> None:

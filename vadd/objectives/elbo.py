@@ -234,6 +234,8 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Iterator[Any]:
         is_drawn = len(args) == 1 and isinstance(args[0], DrawnBatch)
+        if is_drawn and kwargs:
+            raise ConfigError(f"a DrawnBatch holds all that the rows have; give {', '.join(kwargs)} to draw.")
         batch, weights = args[0] if is_drawn else self.draw(model, *args, **kwargs)
         self.last_terms = None  # so that the particles of this step alone are summed
         batch_size = batch.x_0.shape[0]

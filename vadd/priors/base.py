@@ -39,10 +39,18 @@ class LatentPrior(nn.Module, ABC):
         is_padding: Flags | None = None,
         condition: Tensor | None = None,
     ) -> Distribution:
-        """Distribution of ``z`` given ``x_t``, shape ``(batch, dim)``, and ``t``, shape ``(batch,)``.
+        """Distribution of ``z`` given ``x_t``.
 
-        The keywords are given only where the batch has them; a prior for data without padding
-        and conditions may leave them out. A prior that reads ``x_t`` must not read padding.
+        Args:
+            x_t: tokens with the mask token where they are masked, shape ``(batch, dim)``.
+            t: times, shape ``(batch,)``.
+            is_padding: positions without data, shape ``(batch, dim)``, which a prior that reads ``x_t`` must not read;
+                given only where the batch has them.
+            condition: what the rows are conditioned on, one entry a row; given only where the batch has it. A prior for
+                data without padding and conditions may leave both keywords out.
+
+        Returns:
+            Event shape ``latent_shape``, batch shape ``(batch,)``.
         """
 
 

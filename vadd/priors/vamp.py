@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vadd.backbones.base import Recognition
-from vadd.errors import ConfigError, DomainError, ShapeError
+from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.priors.base import LatentPrior, as_nonempty_shape, check_counts
 from vadd.priors.mixture import mixture
 from vadd.registry import register
@@ -133,8 +133,16 @@ class VampPrior(SharesRecognition, LatentPrior):
 
         Raises:
             ShapeError: if ``is_padding`` or ``labels`` do not have a value for each token or row.
+            DtypeError: on tokens or labels that are not ``int64``, or padding that is not ``bool``.
             DomainError: on fewer rows than mixture components.
         """
+        for name, values, dtype in (
+            ("x_0", x_0, torch.int64),
+            ("is_padding", is_padding, torch.bool),
+            ("labels", labels, torch.int64),
+        ):
+            if values is not None and values.dtype != dtype:
+                raise DtypeError(f"{name} must be a tensor of {dtype}, got {values.dtype}; convert it.")
         if is_padding is not None and is_padding.shape != x_0.shape:
             raise ShapeError(f"is_padding must have the shape of x_0, {tuple(x_0.shape)}, got {is_padding.shape}.")
         if labels is not None and labels.shape != x_0.shape[:1]:

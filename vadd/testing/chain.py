@@ -81,7 +81,12 @@ def exact_sampler_distribution(
         num_steps, time_grid, latents, num_nodes: as in :func:`exact_log_likelihood`, which raises what this does.
         x: a sequence with the tokens that are there from the start, shape ``(dim,)``.
         is_known: which they are, shape ``(dim,)``; default none.
+
+    Raises:
+        ConfigError: if only one of ``x`` and ``is_known`` is given.
     """
+    if (x is None) != (is_known is None):
+        raise ConfigError("x holds the tokens that is_known names: give both, or neither.")
     sequences = all_sequences(model.process.vocab_size, num_tokens)
     known = None if is_known is None else is_known.expand(sequences.shape)
     values = exact_log_likelihood(

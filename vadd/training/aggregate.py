@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vadd._checks import require_integers
 from vadd._modes import evaluating
+from vadd._seeds import seeded
 from vadd.backbones.sharing import attach_parts
 from vadd.errors import ConfigError, DomainError
 from vadd.evaluation.diagnostics import is_one_hot
@@ -210,7 +211,8 @@ def _default_prior(has_one_hot: bool, model: VADDModel, z: Tensor, num_component
     shape = tuple(model.latent_shape)
     if has_one_hot:
         return CategoricalPrior(shape).to(z.device)
-    prior = MixturePrior(shape, min(num_components, len(z))).to(z)
+    with seeded(0):  # its first values are replaced
+        prior = MixturePrior(shape, min(num_components, len(z))).to(z)
     prior.start_at(z)
     return prior
 
