@@ -92,6 +92,7 @@ class _WholeBatch(TorchFunctionMode):
             rest = args[0].shape[0] // self.particles
             shape = torch.Size([self.particles, rest, args[0].shape[-1]])
             clocks = self._draw("exponential_", shape, args[0], axis=1).reshape(args[0].shape)
+            clocks = clocks.clamp(min=torch.finfo(clocks.dtype).tiny)  # may be zero
             return (args[0] / clocks).argmax(-1, keepdim=True)
         return func(*args, **kwargs)
 
