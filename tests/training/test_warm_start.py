@@ -67,7 +67,8 @@ def test_the_likelihood_is_that_of_the_mdm(bound, how, latent, options):
     )
     if "num_latents" not in how:  # one latent: to the last bit
         assert torch.equal(result, expected)
-    torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
+    # Products of matrices of other sizes may round otherwise, by processor.
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("prior", [MixturePrior, TrunkPrior])
