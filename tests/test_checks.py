@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadd._checks import is_integer, require_integer, require_integers, require_number
+from vadd._checks import is_integer, require_integer, require_integers, require_kind, require_number
 from vadd.backbones.families import FlowNormal
-from vadd.errors import ConfigError, DomainError
+from vadd.errors import ConfigError, DomainError, DtypeError
 from vadd.evaluation.bounds import check_sizes
 from vadd.priors import MixturePrior
 from vadd.text.windows import sliding_windows
@@ -51,6 +51,14 @@ def test_numbers_are_finite_and_within_the_ends(value, low, high, above, below):
 def test_nothing_else_is_a_number(value):
     with pytest.raises(DomainError, match=r"gamma must be a finite number in \[0, inf\), got "):
         require_number("gamma", value)
+
+
+def test_of_another_class_both_are_named_with_what_to_give():
+    require_kind("part", 3, (str, int))
+    with pytest.raises(ConfigError, match=r"^part must be a str or int, got float\.$"):
+        require_kind("part", 3.0, (str, int))
+    with pytest.raises(DtypeError, match=r"^part must be a str, got the class str; give text\.$"):
+        require_kind("part", str, str, "give text", error=DtypeError)
 
 
 @pytest.mark.usefixtures("_unchecked")
