@@ -70,7 +70,7 @@ def test_of_another_class_both_are_named_with_what_to_give():
         (lambda: BatchOrder(3, None, 0), DomainError, "batch_size"),
         (lambda: sliding_windows(torch.arange(9), None, 2), DomainError, "length"),
         (lambda: warmup_constant(None), DomainError, "warmup"),
-        (lambda: check_sizes(None, 2), DomainError, "num_draws"),
+        (lambda: check_sizes(None, 2, 0), DomainError, "num_draws"),
     ],
     ids=["mixture", "flow", "batches", "windows", "warm-up", "draws"],
 )
