@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadd._checks import is_integer, require_integer, require_integers, require_number
+from vadd._checks import is_integer, require_integer, require_integers, require_kind, require_number
 from vadd.backbones.families import FlowNormal
-from vadd.errors import ConfigError, DomainError
+from vadd.errors import ConfigError, DomainError, DtypeError
 from vadd.evaluation.bounds import check_sizes
 from vadd.priors import MixturePrior
 from vadd.text.windows import sliding_windows
@@ -53,6 +53,14 @@ def test_nothing_else_is_a_number(value):
         require_number("gamma", value)
 
 
+def test_of_another_class_both_are_named_with_what_to_give():
+    require_kind("part", 3, (str, int))
+    with pytest.raises(ConfigError, match=r"^part must be a str or int, got float\.$"):
+        require_kind("part", 3.0, (str, int))
+    with pytest.raises(DtypeError, match=r"^part must be a str, got the class str; give text\.$"):
+        require_kind("part", str, str, "give text", error=DtypeError)
+
+
 @pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize(
     ("make", "error", "name"),
@@ -62,7 +70,7 @@ def test_nothing_else_is_a_number(value):
         (lambda: BatchOrder(3, None, 0), DomainError, "batch_size"),
         (lambda: sliding_windows(torch.arange(9), None, 2), DomainError, "length"),
         (lambda: warmup_constant(None), DomainError, "warmup"),
-        (lambda: check_sizes(None, 2), DomainError, "num_draws"),
+        (lambda: check_sizes(None, 2, 0), DomainError, "num_draws"),
     ],
     ids=["mixture", "flow", "batches", "windows", "warm-up", "draws"],
 )

@@ -9,7 +9,7 @@ import torch
 from vadd import DELBO, MaskingProcess, RecognitionGuide, VADDModel
 from vadd.backbones import DiTRecognition, EmptyRecognition, MLPDenoiser, MLPRecognition
 from vadd.backbones.base import Recognition
-from vadd.errors import ConfigError, ShapeError
+from vadd.errors import ConfigError, DtypeError, ShapeError
 from vadd.objectives.corruption import share_latent
 from vadd.priors import StandardNormalPrior
 from vadd.schedules import LinearSchedule
@@ -98,6 +98,34 @@ def test_encode_explains_whole_sequences(recognition):
     expected = guide.posterior(batch)
     assert torch.equal(posterior.mean, expected.mean)
     assert torch.equal(posterior.stddev, expected.stddev)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("x_0", "options", "error", "message"),
+    [
+        (torch.zeros(BATCH, LENGTH), {}, DtypeError, "x_0 must hold int64 tokens, got torch.float32"),
+        (torch.zeros(LENGTH, dtype=torch.int64), {}, ShapeError, r"x_0 must have shape \(batch, dim\)"),
+        (tokens(), {"is_padding": torch.zeros(BATCH, LENGTH)}, DtypeError, "is_padding must be boolean"),
+        (
+            tokens(),
+            {"is_padding": torch.zeros(BATCH, 2, dtype=torch.bool)},
+            ShapeError,
+            "is_padding must have the shape",
+        ),
+    ],
+    ids=["floats", "one row", "padding of floats", "narrow padding"],
+)
+def test_encode_refuses_what_is_no_batch_of_tokens(x_0, options, error, message):
+    with pytest.raises(error, match=message):
+        RecognitionGuide(Recorder()).encode(x_0, **options)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("run", [lambda guide: guide, lambda guide: guide.posterior], ids=["call", "posterior"])
+def test_tokens_are_no_batch(run):
+    with pytest.raises(ConfigError, match=r"batch must be a CorruptedBatch, got Tensor; .*encode\(x_0\)"):
+        run(RecognitionGuide(Recorder()))(tokens())
 
 
 def test_encode_ignores_padding():

@@ -306,6 +306,24 @@ def test_from_mdm_refuses_what_does_not_start_as_the_mdm():
         VADDModel.from_mdm(mdm, make_denoiser(), StandardNormalPrior(3))
 
 
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            lambda model: model(tokens()),
+            r"batch must be a CorruptedBatch, got Tensor; process.corrupt\(x_0, t\) makes one",
+        ),
+        (lambda model: model.load_mdm("path"), r"mdm must be a VADDModel, got str; .*from_pretrained\(folder\)"),
+        (lambda model: VADDModel.from_mdm(3, model.denoiser, model.prior), "mdm must be a VADDModel, got int"),
+    ],
+    ids=["call", "load_mdm", "from_mdm"],
+)
+def test_arguments_of_another_type_are_named(run, message):
+    with pytest.raises(ConfigError, match=message):
+        run(make_pair()[0])
+
+
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
 def test_a_fresh_model_is_the_mdm_of_its_own_weights(kind):
     denoiser = make_denoiser(LATENT, kind)

@@ -6,7 +6,7 @@ from torch import nn
 
 from vadd import MaskingProcess
 from vadd.backbones import EmptyRecognition, MLPDenoiser, MLPRecognition
-from vadd.errors import ConfigError
+from vadd.errors import ConfigError, DomainError
 from vadd.evaluation import log_likelihood_bound
 from vadd.objectives import DELBO, LinearKL, MixedELBO, NullLatentELBO, SharedLatentELBO
 from vadd.priors import CategoricalPrior, MixturePrior, StandardNormalPrior
@@ -126,6 +126,36 @@ def test_recipes_and_networks_must_agree_on_the_latent():
     denoiser, _, process = parts()
     with pytest.raises(ConfigError, match="needs a recognition network"):
         get_recipe("paper").pair(denoiser, EmptyRecognition(), process)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("run", "error", "message"),
+    [
+        (
+            lambda recipe: recipe.pair(3, *parts()[1:]),
+            ConfigError,
+            "denoiser must be a Denoiser, got int; for example MLP",
+        ),
+        (
+            lambda recipe: recipe.pair(parts()[0], 4, parts()[2]),
+            ConfigError,
+            "recognition must be a Recognition, got int",
+        ),
+        (lambda recipe: recipe.pair(*parts()[:2], None), ConfigError, "process must be a MaskingProcess, got NoneType"),
+        (lambda recipe: recipe.kl_schedule("a"), DomainError, "num_updates must be an integer of at least 1, got 'a'"),
+        (lambda recipe: recipe.kl_schedule(-5), DomainError, "num_updates must be an integer of at least 1, got -5"),
+        (
+            lambda recipe: recipe.finish(*recipe.pair(*parts()), torch.zeros(2, 2, dtype=torch.int64), training=[1, 2]),
+            ConfigError,
+            "training must be a Tensor or Mapping, got list; give x_0, or a mapping",
+        ),
+    ],
+    ids=["denoiser", "recognition", "process", "word", "negative", "training"],
+)
+def test_arguments_of_another_type_are_named(run, error, message):
+    with pytest.raises(error, match=message):
+        run(get_recipe())
 
 
 def test_one_hot_families_get_a_categorical_prior():

@@ -14,6 +14,7 @@ import torch
 
 import vadd
 import vadd.reporting
+from vadd.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -92,9 +93,9 @@ def test_the_command_names_no_folder_outside_the_repository(report, tmp_path, mo
     assert report.environment(seed=0)["command"] == "python speed.py -v"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()], ids=["nan", "inf", "object"])
 def test_values_that_json_lacks_are_refused_and_nothing_is_written(report, tmp_path, value):
-    with pytest.raises(ValueError):
+    with pytest.raises(ConfigError, match="results must be values that JSON can hold"):
         report.write_report("speed", {"ratio": value}, seed=0, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,11 +1,28 @@
-"""Checks of plain numbers. Booleans are no numbers here, and neither are those of NumPy or tensors of one entry."""
+"""Checks of classes and of plain numbers.
+
+Booleans are no numbers here, and neither are those of NumPy or tensors of one entry.
+"""
 
 import math
 from typing import Any
 
-from vadd.errors import DomainError, VADDError
+from vadd.errors import ConfigError, DomainError, VADDError
 
-__all__ = ["is_integer", "require_integer", "require_integers", "require_number"]
+__all__ = ["is_integer", "kind_of", "require_integer", "require_integers", "require_kind", "require_number"]
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for messages: its class, or the class that it is."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def require_kind(
+    name: str, value: Any, kind: type | tuple[type, ...], advice: str = "", *, error: type[VADDError] = ConfigError
+) -> None:
+    """Raise an error unless the value is of the class, or of one of them; ``advice`` says what to give."""
+    if not isinstance(value, kind):
+        expected = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise error(f"{name} must be a {expected}, got {kind_of(value)}{'; ' if advice else ''}{advice}.")
 
 
 def is_integer(value: Any, minimum: int = 1) -> bool:

@@ -6,10 +6,12 @@ import pyro
 import torch
 from torch import Tensor
 
+from vadd._checks import require_kind
 from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Recognition
 from vadd.errors import ConfigError
 from vadd.model import check_latent
+from vadd.process import check_form
 from vadd.storage import pretrained
 from vadd.types import CorruptedBatch, Distribution, Flags, Latents, Tokens
 
@@ -34,8 +36,7 @@ class RecognitionGuide(UniquelyNamedModule):
 
     def __init__(self, recognition: Recognition, *, explains: Literal["masked", "revealed"] = "masked") -> None:
         super().__init__()
-        if not isinstance(recognition, Recognition):
-            raise ConfigError(f"recognition must be a Recognition, got {type(recognition).__name__}.")
+        require_kind("recognition", recognition, Recognition, "for none there is EmptyRecognition()")
         if explains not in ("masked", "revealed"):
             raise ConfigError(f'explains must be "masked" or "revealed", got {explains!r}.')
         self.recognition = recognition
@@ -46,13 +47,22 @@ class RecognitionGuide(UniquelyNamedModule):
     from_pretrained = classmethod(pretrained.load_guide)
 
     def forward(self, batch: CorruptedBatch) -> Latents:
-        """The Pyro program: sample ``z``."""
+        """The Pyro program: sample ``z``.
+
+        Raises:
+            ConfigError: if the batch is none of :class:`~vadd.types.CorruptedBatch`.
+        """
         posterior = self.posterior(batch)
         with pyro.plate("batch", batch.x_0.shape[0], dim=-1):
             return pyro.sample("z", posterior)
 
     def posterior(self, batch: CorruptedBatch) -> Distribution:
-        """``r(z | x_s, target, t)``, the distribution that the guide samples from."""
+        """``r(z | x_s, target, t)``, the distribution that the guide samples from.
+
+        Raises:
+            ConfigError: if the batch is none of :class:`~vadd.types.CorruptedBatch`.
+        """
+        require_kind("batch", batch, CorruptedBatch, "process.corrupt(x_0, t) makes one; of clean tokens, encode(x_0)")
         tokens, target, t = batch.recognition_inputs
         posterior = self.recognition(tokens, target, t, **batch.network_options)
         check_latent("recognition", posterior, self.latent_shape, tokens.shape[0])
@@ -65,7 +75,12 @@ class RecognitionGuide(UniquelyNamedModule):
             x_0: clean tokens, shape ``(batch, dim)``.
             is_padding: positions without data.
             condition: passed on to the recognition network.
+
+        Raises:
+            DtypeError, ShapeError: on tokens or flags that are not as described. The guide does not know the
+                vocabulary: values are not looked at.
         """
+        check_form(x_0, is_padding=is_padding)
         target = torch.ones_like(x_0, dtype=torch.bool) if is_padding is None else ~is_padding
         ones = torch.ones(x_0.shape[0], device=x_0.device)
         batch = CorruptedBatch(x_0, x_0, ones, 0 * ones, target, target, is_padding=is_padding, condition=condition)

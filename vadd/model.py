@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vadd import samplers
+from vadd._checks import require_kind
 from vadd._modes import evaluating
 from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Denoiser, FeatureDenoiser
@@ -68,11 +69,7 @@ class VADDModel(UniquelyNamedModule):
             ("prior", prior, LatentPrior),
             ("process", process, MaskingProcess),
         ):
-            if not isinstance(part, kind):
-                raise ConfigError(
-                    f"{name} must be a {kind.__name__}, got {type(part).__name__}; compile networks in place, by "
-                    "network.compile()."
-                )
+            require_kind(name, part, kind, "compile networks in place, by network.compile()")
         for name, size in (("denoiser", denoiser.vocab_size), ("prior", prior.vocab_size or process.vocab_size)):
             if size != process.vocab_size:
                 raise ConfigError(f"{name} and process disagree on vocab_size: {size} and {process.vocab_size}.")
@@ -123,6 +120,7 @@ class VADDModel(UniquelyNamedModule):
 
     def forward(self, batch: CorruptedBatch) -> Int[Tensor, "*particles batch dim"]:
         """The Pyro program: sample ``z``, observe the tokens that the jump reveals."""
+        require_kind("batch", batch, CorruptedBatch, "process.corrupt(x_0, t) makes one")
         x_t, t = batch.latent_inputs
         prior = self.prior(x_t, t, **batch.network_options)
         check_latent("prior", prior, self.latent_shape, x_t.shape[0])
@@ -269,9 +267,10 @@ class VADDModel(UniquelyNamedModule):
             A model that gives the same token probabilities as ``mdm``, for every latent.
 
         Raises:
-            ConfigError: if weights of ``mdm`` have no place in ``denoiser``, or the result differs from
-                ``mdm`` (checked on random inputs).
+            ConfigError: if ``mdm`` is no model without a latent, its weights have no place in ``denoiser``, or the
+                result differs from ``mdm`` (checked on random inputs).
         """
+        require_kind("mdm", mdm, VADDModel, "load a stored one first, VADDModel.from_pretrained(folder)")
         model = cls(denoiser, prior, mdm.process, latent_dropout=latent_dropout, latents=latents)
         model.load_mdm(mdm)
         return model
@@ -284,6 +283,7 @@ class VADDModel(UniquelyNamedModule):
         Raises:
             ConfigError: as there.
         """
+        require_kind("mdm", mdm, VADDModel, "load a stored one first, VADDModel.from_pretrained(folder)")
         if mdm.has_latent:
             raise ConfigError(f"mdm must have no latent, got one of shape {tuple(mdm.latent_shape)}.")
         weights, own = mdm.denoiser.state_dict(), self.denoiser.state_dict()

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vadd._checks import require_integer
+from vadd._checks import kind_of, require_integer, require_kind
 from vadd._modes import are_checks_on
 from vadd.errors import ConfigError, DomainError, DtypeError, ShapeError
 from vadd.schedules import NoiseSchedule
@@ -33,11 +33,7 @@ class MaskingProcess(nn.Module):
 
     def __init__(self, schedule: NoiseSchedule, vocab_size: int, *, validate_args: bool = True) -> None:
         super().__init__()
-        if not isinstance(schedule, NoiseSchedule):
-            raise ConfigError(
-                f"schedule must be a NoiseSchedule, got {type(schedule).__name__}; "
-                "for example MaskingProcess(LinearSchedule(), vocab_size)."
-            )
+        require_kind("schedule", schedule, NoiseSchedule, "for example MaskingProcess(LinearSchedule(), vocab_size)")
         require_integer("vocab_size", vocab_size, minimum=2, error=ConfigError)
         self.schedule = schedule
         self.vocab_size = vocab_size
@@ -92,13 +88,12 @@ class MaskingProcess(nn.Module):
         Raises:
             ShapeError, DtypeError, DomainError: on input that is not as described.
         """
-        s = torch.zeros_like(t) if s is None else s
         self.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
-        self._check_times(x_0, t, s)
+        s = self._checked_end(x_0, t, s)
         if uniform is None:
             uniform = torch.rand(x_0.shape, dtype=torch.float64, device=x_0.device, generator=generator)
-        elif uniform.shape != x_0.shape:
-            raise ShapeError(f"uniform must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(uniform.shape)}.")
+        else:
+            self._check_uniform(x_0, uniform)
         uniform = self._never_mask(uniform, is_frozen, is_padding)
         is_masked = self.mask(t, uniform)
         target = is_masked & ~self.mask(s, uniform)
@@ -130,6 +125,7 @@ class MaskingProcess(nn.Module):
             ShapeError, DtypeError, DomainError: on input that is not as described.
         """
         self.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
+        require_kind("num_masked", num_masked, Tensor, "one count a row, int64", error=DtypeError)
         # In double precision: float32 uniforms are 1 % off at rates of 1e-6.
         uniform = torch.rand(x_0.shape, dtype=torch.float64, device=x_0.device, generator=generator)
         uniform = self._never_mask(uniform, is_frozen, is_padding)
@@ -156,7 +152,15 @@ class MaskingProcess(nn.Module):
         r"""Probability :math:`(\alpha_s-\alpha_t)/(1-\alpha_t)` that the jump ``t`` to ``s`` reveals a position.
 
         Computed in double precision, where short jumps do not cancel. Exactly 1 for ``s = 0``.
+
+        Args:
+            t, s: times, ``0 <= s <= t <= 1``; their values are not looked at.
+
+        Raises:
+            DtypeError: if they are no tensors.
         """
+        for name, time in (("t", t), ("s", s)):
+            require_kind(name, time, Tensor, "one time a row", error=DtypeError)
         masked_t = self.schedule.mask_probability(t.double())
         masked_s = self.schedule.mask_probability(s.double())
         # At t = 0 nothing is masked, and the value is never used: 1 rather than 0/0.
@@ -176,22 +180,7 @@ class MaskingProcess(nn.Module):
             ShapeError: if a shape is another.
             DomainError: if a token is out of range, or a row padding alone; where values are checked.
         """
-        if not isinstance(x_0, Tensor) or x_0.dtype != torch.int64:
-            got = x_0.dtype if isinstance(x_0, Tensor) else type(x_0).__name__
-            raise DtypeError(f"x_0 must hold int64 tokens, got {got}; convert with x_0.long().")
-        if x_0.ndim != 2 or 0 in x_0.shape:
-            raise ShapeError(
-                f"x_0 must have shape (batch, dim), both at least 1, got {tuple(x_0.shape)}; "
-                "flatten images to one row of tokens each."
-            )
-        for name, flags in (("is_frozen", is_frozen), ("is_padding", is_padding)):
-            if flags is None:
-                continue
-            if not isinstance(flags, Tensor) or flags.dtype != torch.bool:
-                got = flags.dtype if isinstance(flags, Tensor) else type(flags).__name__
-                raise DtypeError(f"{name} must be boolean, got {got}.")
-            if flags.shape != x_0.shape:
-                raise ShapeError(f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}.")
+        check_form(x_0, is_frozen=is_frozen, is_padding=is_padding)
         if not self.checks_values:
             return
         if is_padding is not None:
@@ -208,19 +197,31 @@ class MaskingProcess(nn.Module):
                 "check vocab_size and the tokenizer."
             )
 
-    def _check_times(self, x_0: Tensor, t: Tensor, s: Tensor) -> None:
-        for name, time in (("t", t), ("s", s)):
+    def _checked_end(self, x_0: Tensor, t: Tensor, s: Tensor | None) -> Tensor:
+        """The time ``s``, zeros where there is none, once both times are checked."""
+        for name, time in (("t", t), ("s", t if s is None else s)):
+            require_kind(name, time, Tensor, "one time a row, torch.full((len(x_0),), 0.5)", error=DtypeError)
             if not time.is_floating_point():
                 raise DtypeError(f"{name} must be floating point, got {time.dtype}.")
             if time.shape != x_0.shape[:1]:
                 raise ShapeError(
                     f"{name} must have shape {tuple(x_0.shape[:1])}, one time a row, got {tuple(time.shape)}."
                 )
+        s = torch.zeros_like(t) if s is None else s
         if self.checks_values and not bool(((s >= 0) & (s <= t) & (t <= 1)).all()):
             raise DomainError(
                 "times must satisfy 0 <= s <= t <= 1, got "
                 f"s in [{float(s.min())}, {float(s.max())}], t in [{float(t.min())}, {float(t.max())}]."
             )
+        return s
+
+    def _check_uniform(self, x_0: Tensor, uniform: Tensor) -> None:
+        require_kind("uniform", uniform, Tensor, "torch.rand(x_0.shape, dtype=torch.float64)", error=DtypeError)
+        if uniform.shape != x_0.shape:
+            raise ShapeError(f"uniform must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(uniform.shape)}.")
+        if self.checks_values and not bool(((uniform >= 0) & (uniform < 1)).all()):
+            low, high = (float(v) for v in torch.aminmax(uniform))
+            raise DomainError(f"uniform must lie in [0, 1), got values from {low} to {high}; draw it by torch.rand.")
 
     @staticmethod
     def _never_mask(uniform: Tensor, is_frozen: Tensor | None, is_padding: Tensor | None) -> Tensor:
@@ -259,6 +260,26 @@ def _values(schedule: NoiseSchedule) -> Tensor:
     state = [*schedule.parameters(), *schedule.buffers()]
     times = torch.linspace(0, 1, 34, dtype=torch.float64, device=state[0].device if state else "cpu")
     return schedule.alpha(times).detach().cpu()
+
+
+def check_form(x_0: Tensor, *, is_frozen: Tensor | None = None, is_padding: Tensor | None = None) -> None:
+    """What :meth:`MaskingProcess.check_tokens` says of dtypes and shapes; no value is looked at."""
+    if not isinstance(x_0, Tensor) or x_0.dtype != torch.int64:
+        got = x_0.dtype if isinstance(x_0, Tensor) else kind_of(x_0)
+        raise DtypeError(f"x_0 must hold int64 tokens, got {got}; convert with x_0.long().")
+    if x_0.ndim != 2 or 0 in x_0.shape:
+        raise ShapeError(
+            f"x_0 must have shape (batch, dim), both at least 1, got {tuple(x_0.shape)}; "
+            "flatten images to one row of tokens each."
+        )
+    for name, flags in (("is_frozen", is_frozen), ("is_padding", is_padding)):
+        if flags is None:
+            continue
+        if not isinstance(flags, Tensor) or flags.dtype != torch.bool:
+            got = flags.dtype if isinstance(flags, Tensor) else kind_of(flags)
+            raise DtypeError(f"{name} must be boolean, got {got}.")
+        if flags.shape != x_0.shape:
+            raise ShapeError(f"{name} must have the shape of x_0, {tuple(x_0.shape)}, got {tuple(flags.shape)}.")
 
 
 def require_data(is_padding: Flags) -> None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from vadd._checks import require_integer, require_kind
 from vadd.backbones.base import Denoiser, EmptyRecognition, Recognition
 from vadd.backbones.families import RelaxedOneHot, StraightThrough
 from vadd.errors import ConfigError
@@ -83,8 +84,10 @@ class Recipe:
             prior: another than the recipe's, which is a categorical one for one-hot families.
 
         Raises:
-            ConfigError: if the parts do not fit together.
+            ConfigError: if a part is of another type, or the parts do not fit together.
         """
+        require_kind("denoiser", denoiser, Denoiser, "for example MLPDenoiser(vocab_size, num_tokens, latent_shape)")
+        require_kind("recognition", recognition, Recognition, "for none there is EmptyRecognition()")
         if self.name == "mdm" and denoiser.latent_shape.numel():
             raise ConfigError(
                 'recipe "mdm" has no latent: build the denoiser with latent_shape=0 and pass EmptyRecognition().'
@@ -107,7 +110,12 @@ class Recipe:
         return self.make_objective(process, **options)
 
     def kl_schedule(self, num_updates: int) -> Callable[[int], float]:
-        """The KL weight by update: ``objective.kl_weight = schedule(step)`` before each."""
+        """The KL weight by update: ``objective.kl_weight = schedule(step)`` before each.
+
+        Raises:
+            DomainError: if ``num_updates`` is no positive integer.
+        """
+        require_integer("num_updates", num_updates)
         warmup = round(self.kl_warmup * num_updates)
         return LinearKL(warmup) if warmup > 0 else ConstantKL()
 
@@ -133,6 +141,10 @@ class Recipe:
                 them it stays.
             num_steps: the numbers of steps to choose a gate for.
             **options: further ones of :func:`~vadd.evaluation.fit_gate`.
+
+        Raises:
+            ConfigError: if ``training`` is neither tokens nor a mapping; other errors are those of
+                :func:`~vadd.training.fit_aggregate_prior` and :func:`~vadd.evaluation.fit_gate`.
         """
         if self.refits_prior and training is not None:
             self.refit_prior(model, guide, training)
@@ -144,7 +156,12 @@ class Recipe:
 
     @staticmethod
     def refit_prior(model: VADDModel, guide: RecognitionGuide, training: Tokens | Mapping[str, Tensor]) -> AggregateFit:
-        """Fit a mixture to the posteriors, and give it to the model where it gains more than two standard errors."""
+        """Fit a mixture to the posteriors, and give it to the model where it gains more than two standard errors.
+
+        Raises:
+            ConfigError: if ``training`` is neither tokens nor a mapping.
+        """
+        require_kind("training", training, (Tensor, Mapping), "give x_0, or a mapping of x_0, is_padding and condition")
         given = {"x_0": training} if isinstance(training, Tensor) else training
         rows: dict[str, Any] = {name: value[:REFIT_ROWS] for name, value in given.items()}
         fit = fit_aggregate_prior(model, guide, rows.pop("x_0"), num_components=REFIT_COMPONENTS, **rows)

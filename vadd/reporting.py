@@ -15,6 +15,7 @@ import pyro
 import torch
 
 from vadd._version import __version__
+from vadd.errors import ConfigError
 from vadd.storage.files import write_text
 
 __all__ = ["environment", "write_report"]
@@ -35,16 +36,22 @@ def write_report(
 
     Args:
         name: of the benchmark, without suffix.
-        results: what JSON can hold; NaN and infinity, which it cannot, raise a ValueError.
+        results: what JSON can hold, which NaN and infinity are not.
         seed: the seed of the run.
         folder: created if missing.
         device: the device that was measured.
 
     Returns:
         The path of the file.
+
+    Raises:
+        ConfigError: if JSON cannot hold the results.
     """
     report = {"name": name, **environment(seed=seed, device=device), "results": results}
-    text = json.dumps(report, indent=2, allow_nan=False)
+    try:
+        text = json.dumps(report, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"results must be values that JSON can hold, numbers that are finite: {error}.") from error
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     write_text(path, text + "\n")

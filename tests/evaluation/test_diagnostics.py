@@ -305,6 +305,8 @@ def test_bad_input():
         diagnose_latent(model, guide, COPIES[:1])
     with pytest.raises(DomainError, match="num_bins=0"):
         diagnose_latent(model, guide, COPIES, num_bins=0)
+    with pytest.raises(DomainError, match="seed must be an integer of at least 0, got -1"):
+        diagnose_latent(model, guide, COPIES, seed=-1)
     size = {"hidden_size": 8, "depth": 1}
     mdm, empty = pair(MLPDenoiser(2, 2, 0, **size), EmptyRecognition(), prior=0)
     with pytest.raises(ConfigError, match="no latent"):

@@ -8,7 +8,7 @@ import torch
 
 from vadd import RecognitionGuide, VADDModel
 from vadd.backbones import DiTDenoiser, DiTRecognition
-from vadd.errors import ConfigError, DomainError
+from vadd.errors import ConfigError, DomainError, DtypeError
 from vadd.evaluation import document_bound, log_likelihood_bound, perplexities
 from vadd.priors import StandardNormalPrior
 from vadd.process import MaskingProcess
@@ -155,6 +155,7 @@ def test_conditions_go_with_their_documents():
     assert together.nats_per_sequence[0] != together.nats_per_sequence[2]
 
 
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize(
     ("documents", "options", "error", "match"),
     [
@@ -163,6 +164,7 @@ def test_conditions_go_with_their_documents():
         ([[0, 1]], {"is_padding": torch.zeros(1, 3, dtype=torch.bool)}, ConfigError, "is_padding"),
         ([], {}, ConfigError, "nothing to evaluate"),
         ([[0, 1], []], {}, DomainError, "empty"),
+        (["a text"], {}, DtypeError, "tokens must hold integers, got str.*tokenizer.encode"),
         ([[0, 1]], {"condition": torch.tensor([0, 1])}, ConfigError, "condition"),
     ],
     ids=str,

@@ -183,6 +183,8 @@ def test_model_and_random_state_are_left_alone():
         ({"margin": math.inf}, DomainError, "margin must be"),
         ({"num_draws": 0}, DomainError, "num_draws must be an integer of at least 1"),
         ({"time_grid": torch.tensor([1.0, 0.0])}, ConfigError, "time_grid must be a name, or a function"),
+        ({"time_grid": [1.0, 0.0]}, ConfigError, "time_grid must be a name, or a function"),
+        ({"seed": -1}, DomainError, "seed must be an integer of at least 0"),
     ],
 )
 def test_bad_options_are_refused(options, error, message):

@@ -47,6 +47,7 @@ def evaluate(bound, x_0=None, pair=None, **options):
     return log_likelihood_bound(model, guide, sequences_of(model) if x_0 is None else x_0, bound=bound, **options)
 
 
+@pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -75,6 +76,8 @@ def evaluate(bound, x_0=None, pair=None, **options):
         ({"bound": "marginal", "num_draws": 0}, DomainError, "num_draws"),
         ({"bound": "marginal", "num_draws": True}, DomainError, "num_draws"),
         ({"bound": "marginal", "rows_per_call": 0}, DomainError, "rows_per_call"),
+        ({"bound": "marginal", "seed": -1}, DomainError, "seed must be an integer of at least 0, got -1"),
+        ({"bound": "marginal", "seed": "a"}, DomainError, "seed must be an integer of at least 0, got 'a'"),
     ],
 )
 def test_options_that_do_not_fit_raise(options, error, message):
@@ -92,6 +95,7 @@ def test_options_that_do_not_fit_raise(options, error, message):
         ({"t": 1.0, "s": 0.5, "num_draws": 0}, DomainError, "num_draws"),
         ({"t": 1.0, "s": 0.5, "num_latents": 0}, DomainError, "num_latents"),
         ({"t": 1.0, "s": 0.5, "rows_per_call": 0}, DomainError, "rows_per_call"),
+        ({"t": 1.0, "s": 0.5, "seed": -1}, DomainError, "seed"),
     ],
 )
 def test_jumps_that_do_not_exist_raise(options, error, message):

@@ -137,6 +137,7 @@ def test_samples_get_the_condition_of_their_latent():
         {"num_values": 1},
         {"num_draws": 0},
         {"num_draws": True},
+        {"seed": -1},
         {"spread": 0.0},
         {"spread": float("inf")},
     ],

@@ -315,6 +315,9 @@ def test_bad_flags_are_refused(name, flags, error):
         (T, T.long(), DtypeError, "s must be floating point"),
         (T[:1], None, ShapeError, "t must have shape"),
         (T, T[:, None], ShapeError, "s must have shape"),
+        (0.5, None, DtypeError, "t must be a Tensor, got float; one time a row"),
+        (None, T, DtypeError, "t must be a Tensor, got NoneType"),
+        (T, 0.2, DtypeError, "s must be a Tensor, got float; one time a row"),
     ],
 )
 def test_bad_times_are_refused(t, s, error, message):
@@ -330,11 +333,36 @@ def test_bad_times_are_refused(t, s, error, message):
         (torch.tensor([-1, 1]), DomainError),
         (torch.tensor([1]), ShapeError),
         (torch.tensor([1.0, 2.0]), DtypeError),
+        (3, DtypeError),
     ],
 )
 def test_bad_counts_are_refused(counts, error):
     with pytest.raises(error, match="num_masked"):
         PROCESS.corrupt_count(X_0, counts)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("uniform", "error", "message"),
+    [
+        (3, DtypeError, "uniform must be a Tensor, got int"),
+        (torch.zeros(2, 2), ShapeError, r"uniform must have the shape of x_0, \(2, 3\), got \(2, 2\)"),
+        (torch.full((2, 3), 3.0), DomainError, r"uniform must lie in \[0, 1\), got values from 3.0 to 3.0"),
+        (torch.ones(2, 3), DomainError, r"uniform must lie in \[0, 1\)"),
+        (-torch.ones(2, 3), DomainError, "uniform must lie"),
+        (torch.full((2, 3), torch.nan), DomainError, "uniform must lie"),
+    ],
+)
+def test_bad_uniforms_are_refused(uniform, error, message):
+    with pytest.raises(error, match=message):
+        PROCESS.corrupt(X_0, torch.ones(2), uniform=uniform)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(("t", "s", "name"), [(0.5, T, "t"), (T, 0.2, "s")])
+def test_a_jump_between_numbers_is_refused(t, s, name):
+    with pytest.raises(DtypeError, match=f"{name} must be a Tensor, got float"):
+        PROCESS.reveal_probability(t, s)
 
 
 def test_counts_beyond_the_free_positions_are_refused():
@@ -345,4 +373,4 @@ def test_counts_beyond_the_free_positions_are_refused():
 
 def test_value_checks_can_be_switched_off():
     process = MaskingProcess(LinearSchedule(), 5, validate_args=False)
-    assert process.corrupt(X_0 + 2, T).x_t.shape == X_0.shape
+    assert process.corrupt(X_0 + 2, T, uniform=torch.full((2, 3), 3.0)).x_t.shape == X_0.shape

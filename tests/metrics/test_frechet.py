@@ -108,6 +108,7 @@ def test_single_precision_features_lose_nothing():
     [
         (torch.zeros(1, 3), torch.zeros(5, 3), DomainError, "features_a must have at least 2 rows"),
         (torch.zeros(5, 3), torch.zeros(5, 4), ShapeError, "same number of columns, got 3 and 4"),
+        ([[0.0]], torch.zeros(5, 3), DtypeError, "features_a must be a Tensor, got list; torch.as_tensor"),
         (torch.zeros(5), torch.zeros(5, 1), ShapeError, "features_a must have shape"),
         (torch.zeros(5, 3), torch.zeros(5, 3, dtype=torch.int64), DtypeError, "features_b must be floating"),
         (torch.zeros(5, 3), torch.full((5, 3), torch.nan), NonFiniteError, "features_b contain NaN"),

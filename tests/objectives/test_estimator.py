@@ -51,7 +51,8 @@ def seeded(seed=3):
 # KL weight and free bits
 
 
-@pytest.mark.parametrize("value", [-1.0, -1e-9, math.nan, math.inf])
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("value", [-1.0, -1e-9, math.nan, math.inf, None, "1"])
 def test_bad_kl_weights_are_refused(value):
     process = MaskingProcess(LinearSchedule(), VOCAB)
     with pytest.raises(DomainError, match="kl_weight"):

@@ -111,8 +111,9 @@ def test_what_does_not_go_with_a_law_is_refused():
     process = make_pair()[0].process
     law = StepLaw.uniform([2, 3])
     for objective in (FiniteStepELBO, SharedLatentELBO):
-        with pytest.raises(ConfigError, match="function from the number of steps"):
-            objective(process, law, time_grid=UNEVEN)
+        for times in (UNEVEN, UNEVEN.tolist()):
+            with pytest.raises(ConfigError, match="function from the number of steps"):
+                objective(process, law, time_grid=times)
         with pytest.raises(ConfigError, match="num_steps \\+ 1 = 2 times"):
             objective(process, StepLaw.uniform([3, 1]), time_grid=lambda num_steps: UNEVEN)
     for num_steps in (None, StepLaw.uniform([None]), StepLaw.uniform([4, None])):

@@ -276,11 +276,25 @@ def test_bad_sizes_are_refused(name, value):
         (torch.tensor([1.0, torch.nan, 0.0]), DomainError, "strictly"),
         (torch.tensor([1.0, 0.0]), ConfigError, r"num_steps \+ 1 = 3"),
         (torch.tensor([[1.0, 0.5, 0.0]]), ConfigError, r"num_steps \+ 1 = 3"),
-        ([1.0, 0.5, 0.0], ConfigError, "tensor"),
+        ([1.0, 0.5, 0.1], DomainError, "to exactly 0"),
+        ((1.0, 0.0), ConfigError, r"num_steps \+ 1 = 3 times, a tensor or a list, got the shape \(2,\)"),
+        ([1.0, "0.5", 0.0], ConfigError, r"a tensor or a list, got \[1.0, '0.5', 0.0\]"),
+        (3, ConfigError, "a tensor or a list, got 3"),
         (lambda n: torch.linspace(1, 0, n), ConfigError, r"num_steps \+ 1 = 3"),
-        (lambda n: [1.0, 0.5, 0.0], ConfigError, "tensor"),
+        (lambda n: None, ConfigError, "a tensor or a list, got None"),
+        ("foo", ConfigError, "uniform, cosine; or num_steps .* a tensor or list; or a function .*; got 'foo'"),
     ],
 )
 def test_bad_grids_are_refused(grid, error, message):
     with pytest.raises(error, match=message):
         make_model().sample(2, num_steps=2, time_grid=grid)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    "grid", [[1, 0.3, 0], (1.0, 0.3, 0.0), lambda n: [1.0, 0.3, 0.0]], ids=["list", "tuple", "function"]
+)
+def test_a_grid_may_be_a_list(grid):
+    model = make_model()
+    expected = model.sample(4, num_steps=2, time_grid=torch.tensor([1.0, 0.3, 0.0], dtype=torch.float64), seed=0)
+    assert torch.equal(model.sample(4, num_steps=2, time_grid=grid, seed=0), expected)

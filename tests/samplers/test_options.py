@@ -212,8 +212,14 @@ def test_more_steps_than_positions_have_a_meaning(method):
         ({"is_padding": torch.zeros(2, LENGTH)}, DtypeError, "is_padding must be boolean"),
         ({"is_padding": torch.zeros(2, 3, dtype=torch.bool)}, ShapeError, "num_samples, length"),
         ({"is_padding": torch.zeros(LENGTH, dtype=torch.bool)}, ShapeError, "is_padding"),
+        ({"record": []}, ConfigError, r"record must be a Trajectory, got list; make one, Trajectory\(\)"),
+        (
+            {"latents": lambda run, state, jump: None},
+            ConfigError,
+            "what latents returns must be a SamplerState, got None",
+        ),
     ],
-    ids=lambda value: re.sub(r" object at 0x\w+", "", str(value)),
+    ids=lambda value: re.sub(r"( object)? at 0x\w+", "", str(value)),
 )
 def test_contradictory_options_are_refused(options, error, message):
     with pytest.raises(error, match=message):
@@ -234,6 +240,8 @@ def test_contradictory_options_are_refused(options, error, message):
         (lambda: RemaskingSampler(between=(-0.1, 0.3)), DomainError, "between"),
         (lambda: RemaskingSampler(between=(0.7, 1.1)), DomainError, "between"),
         (lambda: RemaskingSampler(between=(0.1, 0.2, 0.3)), DomainError, "between"),
+        (lambda: RemaskingSampler(between=0.5), DomainError, "between must be times .*, got 0.5"),
+        (lambda: RemaskingSampler(between=("0", "1")), DomainError, "between"),
         (lambda: PredictorCorrectorSampler(0), DomainError, "num_corrections"),
         (lambda: PredictorCorrectorSampler(strength=0.0), DomainError, "strength"),
         (lambda: LatentBlocks(0), DomainError, "lengths"),

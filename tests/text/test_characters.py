@@ -62,6 +62,13 @@ def test_what_is_no_text_is_refused(texts, error):
         CharTokenizer("ab").encode(texts)
 
 
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("texts", ["abc", b"abc"])
+def test_an_alphabet_is_made_of_texts_and_not_of_one(texts):
+    with pytest.raises(ConfigError, match=r"texts must be a sequence of strings, got one string: pass \[text\]"):
+        load_tokenizer("chars", texts=texts)
+
+
 def test_masks_are_shown():
     tokenizer = CharTokenizer("ab")
     rows = torch.tensor([[0, 2, 1], [2, 2, 0]])

@@ -77,7 +77,9 @@ def test_what_is_no_document_is_refused(tokens, length, stride, error, match):
 
 
 @pytest.mark.usefixtures("_unchecked")
-@pytest.mark.parametrize("tokens", [torch.zeros(2), torch.tensor([True, False])], ids=str)
+@pytest.mark.parametrize(
+    "tokens", [torch.zeros(2), torch.tensor([True, False]), [0.5, 1.0], "ab", ["ab"], None], ids=str
+)
 def test_other_dtypes_are_refused_also_without_the_type_checker(tokens):
     with pytest.raises(DtypeError, match="integers"):
         sliding_windows(tokens, 2, 1)
@@ -85,5 +87,6 @@ def test_other_dtypes_are_refused_also_without_the_type_checker(tokens):
 
 @pytest.mark.usefixtures("_unchecked")
 def test_several_documents_are_refused_also_without_the_type_checker():
-    with pytest.raises(ShapeError, match="one document"):
-        sliding_windows(torch.zeros(2, 2, dtype=torch.int64), 2, 1)
+    for tokens in (torch.zeros(2, 2, dtype=torch.int64), [[0, 1], [1, 0]], 3):
+        with pytest.raises(ShapeError, match="one document"):
+            sliding_windows(tokens, 2, 1)

@@ -229,6 +229,8 @@ def test_what_cannot_be_fitted_is_refused():
         fit_aggregate_prior(model, guide, x_0, held_out=1.0)
     with pytest.raises(DomainError, match="patience must be an integer of at least 1, got 0"):
         fit_aggregate_prior(model, guide, x_0, patience=0)
+    with pytest.raises(DomainError, match="seed must be an integer of at least 0, got -1"):
+        fit_aggregate_prior(model, guide, x_0, seed=-1)
 
 
 @pytest.mark.usefixtures("_unchecked")

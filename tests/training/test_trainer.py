@@ -373,6 +373,9 @@ def test_ends_that_are_left_out_are_shown():
         TrainerConfig(5, 8, ema_decay=1)
 
 
+ADAM = torch.optim.Adam([torch.zeros(1)])
+
+
 @pytest.mark.usefixtures("_unchecked")
 @pytest.mark.parametrize(
     ("name", "value", "message"),
@@ -384,6 +387,15 @@ def test_ends_that_are_left_out_are_shown():
         ("objective", DELBO, "objective must be a DiffusionELBO, got the class DELBO"),
         ("config", {"num_updates": 5}, "config must be a TrainerConfig, got dict"),
         ("callbacks", [Callback], "callbacks must be of subclasses of Callback, got type"),
+        ("optimizer", ADAM, "optimizer must be a function of the parameters, got Adam; for example lambda"),
+        (
+            "schedule",
+            torch.optim.lr_scheduler.StepLR,
+            "schedule must be a function of the optimizer, got the class Ste",
+        ),
+        ("kl_schedule", 3, "kl_schedule must be a function of the number of the update, got int; .*recipe"),
+        ("validation", 3, "validation must be a function of model and guide, got int; .*BoundValidation"),
+        ("validation", lambda model: {}, "validation must be a function of model and guide, got function"),
     ],
 )
 def test_a_part_of_another_type_is_named(name, value, message):
@@ -405,6 +417,41 @@ def test_parts_that_do_not_fit():
         make_trainer().validate()
     with pytest.raises(ConfigError, match="one length"):
         make_trainer(data={"x_0": tokens(), "condition": torch.zeros(3)})
+
+
+def test_functions_that_fit_are_taken():
+    model, guide = make_pair()
+    parts = (model, guide, DELBO(model.process), tokens(), TrainerConfig(5, 8))
+    scheduler = torch.optim.lr_scheduler.ConstantLR  # classes that need no more than they are given
+    trainer = Trainer(*parts, optimizer=torch.optim.Adam, schedule=scheduler, validation=dict, progress=False)
+    assert isinstance(trainer.scheduler, scheduler)
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("score", [1.5, None, [1.5]], ids=repr)
+def test_a_validation_must_name_its_metrics(score):
+    with pytest.raises(
+        ConfigError, match=f"what validation returns must be a Mapping, got {type(score).__name__}; for"
+    ):
+        make_trainer(validation=lambda model, guide: score).validate()
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 0, 0.0), "num_updates must be an integer of at least 1, got 0"),
+        ((10, -1, 0.0), "warmup must be an integer of at least 0"),
+        ((10, 11, 0.0), "warmup must be at most num_updates=10, got 11"),
+        ((10, 2, 1.5), r"floor must be a finite number in \[0, 1\]"),
+        ((10, 2, "0"), "floor must be a finite number"),
+    ],
+    ids=str,
+)
+def test_learning_rates_of_no_run_are_refused(arguments, message):
+    num_updates, warmup, floor = arguments
+    with pytest.raises(DomainError, match=message):
+        warmup_cosine(num_updates, warmup, floor=floor)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):

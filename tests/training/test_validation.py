@@ -225,6 +225,7 @@ def test_the_reduction_works_with_accelerate():
         ({"num_latents": 0}, DomainError, "num_latents must be an integer"),
         ({"num_draws": 0}, DomainError, "num_draws must be an integer"),
         ({"batch_rows": 0}, DomainError, "batch_rows must be an integer"),
+        ({"seed": "a"}, DomainError, "seed must be an integer"),
         ({"mask_ratio": 0.5}, ConfigError, "mask_ratio has no meaning"),
         ({"rows_per_call": 8, "steps": 3}, ConfigError, "takes no option rows_per_call, steps; it passes on latents,"),
         ({"time_grid": "cubic"}, ConfigError, "time_grid must be one of"),

@@ -125,6 +125,13 @@ def test_what_cannot_be_taken_is_named_and_nothing_is_changed(mdm, model, match)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(("name", "value"), [("mdm", 3), ("mdm", None), ("model", "folder")])
+def test_a_model_of_another_type_is_named(name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be a VADDModel.*, got {type(value).__name__}"):
+        start_from_mdm(**{"model": make(), "mdm": trained(), name: value})
+
+
 def test_a_denoiser_that_reads_the_latent_already_is_refused():
     model = make()
     torch.nn.init.normal_(model.denoiser.trunk.conditioning.latent.modulation.weight)

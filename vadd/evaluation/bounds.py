@@ -113,7 +113,7 @@ def log_likelihood_bound(
         raise ConfigError("num_jumps fits fresh or null latents at all jumps: a shared latent visits all jumps.")
     per_draw = bound not in ("finite-step", "shared-latent")
     num_draws = (8 if per_draw else 1) if num_draws is None else num_draws
-    check_sizes(num_draws, rows_per_call)
+    check_sizes(num_draws, rows_per_call, seed)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks = torch.Generator(x_0.device).manual_seed(seed)
     integral = LatentIntegral(
@@ -177,7 +177,7 @@ def jump_costs(
     """
     if not 0 <= s < t <= 1:
         raise DomainError(f"a jump needs 0 <= s < t <= 1, got t={t}, s={s}.")
-    check_sizes(num_draws, rows_per_call)
+    check_sizes(num_draws, rows_per_call, seed)
     check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks = torch.Generator(x_0.device).manual_seed(seed)
@@ -246,5 +246,6 @@ def check_inputs(
     model.process.check_tokens(x_0, is_frozen=is_frozen, is_padding=is_padding)
 
 
-def check_sizes(num_draws: int, rows_per_call: int) -> None:
+def check_sizes(num_draws: int, rows_per_call: int, seed: int) -> None:
     require_integers(num_draws=num_draws, rows_per_call=rows_per_call)
+    require_integers(seed=seed, minimum=0)

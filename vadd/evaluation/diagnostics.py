@@ -107,15 +107,15 @@ def diagnose_latent(
 
     Raises:
         ConfigError: if model and guide do not fit each other, or the model has no latent.
-        DtypeError, ShapeError, DomainError: on sequences that are not as described or fewer than two, no bin, or no row
-            in a call.
+        DtypeError, ShapeError, DomainError: on sequences that are not as described or fewer than two, no bin, no row
+            in a call, or another seed than an integer from 0 on.
     """
     check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     if not model.has_latent:
         raise ConfigError("the model has no latent to diagnose: its latent_shape is (0,).")
     if x_0.shape[0] < 2 or num_bins < 1:
         raise DomainError(f"need at least 2 sequences and 1 bin, got {x_0.shape[0]} and num_bins={num_bins}.")
-    check_sizes(1, rows_per_call)
+    check_sizes(1, rows_per_call, seed)
     process = model.process
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     masks, latents = (torch.Generator(x_0.device).manual_seed(seed + i) for i in range(2))

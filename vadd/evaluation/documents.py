@@ -22,7 +22,7 @@ __all__ = ["document_bound"]
 def document_bound(
     model: VADDModel,
     guide: RecognitionGuide,
-    documents: Sequence[Int[Tensor, " tokens"] | Sequence[int]],
+    documents: Sequence[Int[Tensor, " _tokens"] | Sequence[int]],
     *,
     length: int,
     stride: int,
@@ -53,6 +53,7 @@ def document_bound(
     Raises:
         ConfigError, DomainError: if model and guide do not fit each other, on options that do not fit, a document
             without tokens, or none.
+        DtypeError, ShapeError: if a document is not one row of integers.
     """
     check_pair(model, guide)
     if bound == "conditional":

@@ -98,7 +98,7 @@ def fit_gate(
     """
     check_inputs(model, guide, x_0, is_frozen=is_frozen, is_padding=is_padding)
     _check(model, x_0, num_steps, modes, time_grid, margin)
-    check_sizes(num_draws, rows_per_call)
+    check_sizes(num_draws, rows_per_call, seed)
     options = {"is_frozen": is_frozen, "is_padding": is_padding, "condition": condition}
     plans: dict[int, tuple[Mode, ...]] = {}
     costs: dict[int, GateCosts] = {}
@@ -183,7 +183,7 @@ def _check(
         raise ConfigError(f"num_steps must name one or more different numbers of steps, got {num_steps!r}.")
     if not modes or not set(modes) <= set(_MODES):
         raise ConfigError(f"modes must be some of {', '.join(_MODES)}, got {tuple(modes)}.")
-    if isinstance(time_grid, Tensor) and len(num_steps) > 1:
+    if isinstance(time_grid, Tensor | list | tuple) and len(num_steps) > 1:
         raise ConfigError("time_grid must be a name, or a function of the number of steps, where there are several.")
     if not (math.isfinite(margin) and margin >= 0):
         raise DomainError(f"margin must be finite and non-negative, got {margin}.")

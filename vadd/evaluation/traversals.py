@@ -104,6 +104,7 @@ def latent_pages(
         raise ConfigError("the model has no latent to show: its latent_shape is (0,).")
     require_integers(num_points=num_points, num_values=num_values, num_latents=num_latents, minimum=2)
     require_integers(num_units=num_units, num_draws=num_draws)
+    require_integers(seed=seed, minimum=0)
     if num_latents % 2 or num_latents > len(x_0):
         raise DomainError(f"num_latents must be even and at most {len(x_0)}, the sequences, got {num_latents}.")
     if num_units > model.latent_shape.numel():

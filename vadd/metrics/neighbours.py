@@ -25,7 +25,7 @@ def nearest_neighbours(
         k: number of neighbours, at least 1.
 
     Raises:
-        ShapeError, DomainError, NonFiniteError: on input that is not as described.
+        ShapeError, DtypeError, DomainError, NonFiniteError: on input that is not as described.
     """
     require_integer("k", k)
     check_rows("samples", samples, 1, "to search for")

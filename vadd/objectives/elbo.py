@@ -10,8 +10,8 @@ import torch
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from vadd._checks import require_integer, require_number
-from vadd.errors import ConfigError, DomainError, VADDError
+from vadd._checks import require_integer, require_kind, require_number
+from vadd.errors import ConfigError, VADDError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives.divergence import analytic_divergence, check_same_kind, is_discrete
@@ -67,7 +67,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
     Raises:
         ConfigError: on a part or an option that is not as described; when run, if model and guide do not fit each
             other, the process or the objective.
-        DomainError: if ``kl_weight`` is negative or not finite.
+        DomainError: if ``kl_weight`` is negative or no finite number.
         NonFiniteError: on a step whose loss is not finite, with the term and the times at fault
             (checked where the process validates its arguments).
     """
@@ -86,8 +86,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
-        if not isinstance(process, MaskingProcess):
-            raise ConfigError(f"process must be a MaskingProcess, got {type(process).__name__}; pass model.process.")
+        require_kind("process", process, MaskingProcess, "pass model.process")
         require_number("free_bits", free_bits, error=ConfigError)
         require_integer("num_particles", num_particles, error=ConfigError)
         self.process = process
@@ -106,8 +105,7 @@ class DiffusionELBO(TraceMeanField_ELBO, ABC):
 
     @kl_weight.setter
     def kl_weight(self, value: float) -> None:
-        if not (math.isfinite(value) and value >= 0):
-            raise DomainError(f"kl_weight must be finite and non-negative, got {value}.")
+        require_number("kl_weight", value)
         self._kl_weight = float(value)
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vadd._checks import kind_of, require_kind
 from vadd.backbones.sharing import check_attached
 from vadd.errors import ConfigError
 from vadd.guide import RecognitionGuide
@@ -16,16 +17,14 @@ def check_programs(model: Any, guide: Any) -> None:
         raise ConfigError("model and guide are swapped: the model comes first.")
     for name, part, kind in (("model", model, "VADDModel"), ("guide", guide, "RecognitionGuide")):
         if not callable(part) or isinstance(part, type):
-            got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
-            raise ConfigError(f"{name} must be a {kind} or another Pyro program, got {got}.")
+            raise ConfigError(f"{name} must be a {kind} or another Pyro program, got {kind_of(part)}.")
 
 
 def check_pair(model: Any, guide: Any) -> None:
     """Raise a ConfigError unless model and guide are those of the library, in this order, and fit each other."""
     check_programs(model, guide)
-    for name, part, kind in (("model", model, VADDModel), ("guide", guide, RecognitionGuide)):
-        if not isinstance(part, kind):
-            raise ConfigError(f"{name} must be a {kind.__name__}, got {type(part).__name__}.")
+    require_kind("model", model, VADDModel)
+    require_kind("guide", guide, RecognitionGuide)
     if guide.latent_shape != model.latent_shape:
         raise ConfigError(
             f"model and guide disagree on latent_shape: {tuple(model.latent_shape)} and {tuple(guide.latent_shape)}."

@@ -118,7 +118,7 @@ class JumpTable:
     """
 
     def __init__(self, num_steps: int | StepLaw | None, time_grid: TimeGrid | None = None) -> None:
-        if isinstance(num_steps, StepLaw) and isinstance(time_grid, Tensor):
+        if isinstance(num_steps, StepLaw) and isinstance(time_grid, Tensor | list | tuple):
             raise ConfigError(
                 "time_grid must be a name, or a function from the number of steps, where num_steps is a StepLaw."
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vadd._checks import require_integer, require_number
+from vadd._checks import require_integer, require_kind, require_number
 from vadd._modes import checks_on, evaluating
 from vadd.errors import ConfigError, NonFiniteError, ShapeError
 from vadd.samplers.base import Sampler, SamplerState
@@ -69,8 +69,10 @@ class Generation:
         require_number("guidance", guidance)
         if batch_size is not None:
             require_integer("batch_size", batch_size)
-        if record is not None and not record.is_empty:
-            raise ConfigError("record holds an earlier call already: give a new Trajectory.")
+        if record is not None:
+            require_kind("record", record, Trajectory, "make one, Trajectory(), and read it afterwards")
+            if not record.is_empty:
+                raise ConfigError("record holds an earlier call already: give a new Trajectory.")
         sampler = resolve_sampler(method)
         grid = _resolve_steps(sampler, num_steps, time_grid)
         return cls(

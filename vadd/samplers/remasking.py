@@ -1,6 +1,6 @@
 """Samplers that take tokens back: remasking, and a corrector between jumps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,8 +45,10 @@ class RemaskingSampler(Sampler):
         require_number("strength", self.strength, 0.0, 1.0)
         if self.rule not in ("rescale", "cap"):
             raise ConfigError(f'rule must be "rescale" or "cap", got {self.rule!r}.')
-        if len(self.between) != 2 or not 0 <= self.between[0] <= self.between[1] <= 1:
-            raise DomainError(f"between must be times (low, high) with 0 <= low <= high <= 1, got {self.between!r}.")
+        between = self.between
+        is_pair = isinstance(between, Sequence) and [isinstance(time, int | float) for time in between] == [True, True]
+        if not is_pair or not 0 <= between[0] <= between[1] <= 1:
+            raise DomainError(f"between must be times (low, high) with 0 <= low <= high <= 1, got {between!r}.")
 
     def jumps(self, run: SamplerRun) -> Iterable[Jump]:
         return run.jumps()

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vadd._checks import require_kind
 from vadd._protocols import ByAttributes
 from vadd.distributions import MaskedCategorical, sample_categorical
 from vadd.process import MaskingProcess
@@ -151,9 +152,14 @@ class SamplerRun:
             The state with its latents, and guided logits at the target positions, in row-major order, or at the slots.
             Tokens are drawn from :attr:`shaping` of them; what ranks positions reads them as they are, for a shaping
             that leaves one token makes all positions equally certain.
+
+        Raises:
+            ConfigError: if the policy of the latents returns no state.
         """
         assert rows is None or jump.slots is None
         state = self.latents(self, state, jump)
+        advice = "a policy ends with return dataclasses.replace(state, z=z)"
+        require_kind("what latents returns", state, SamplerState, advice)
         state = replace(state, t=jump.t, num_calls=state.num_calls + (1 if self.guidance == 1 else 2))
         x, t, z, options = state.x, jump.t, state.z, self.options
         if rows is not None:

@@ -73,8 +73,8 @@ def sample(
             latent; one of these for each step; a :class:`~vadd.samplers.LatentGate`;
             :class:`~vadd.samplers.LatentBlocks`: a draw every few steps; :class:`~vadd.samplers.PosteriorLatents`:
             several draws weighted by the model; or a :class:`~vadd.samplers.LatentPolicy` of your own.
-        time_grid: ``"uniform"`` (default), ``"cosine"``, ``num_steps + 1`` times from 1 to 0, or a function from
-            ``num_steps`` to them.
+        time_grid: ``"uniform"`` (default), ``"cosine"``, ``num_steps + 1`` times from 1 to 0 (a tensor or a list), or
+            a function from ``num_steps`` to them.
         temperature, top_k, top_p, min_p: of the token probabilities; see :class:`~vadd.samplers.Shaping`.
         latent_temperature: of the draws of the latent; see :func:`~vadd.samplers.latent_draw.temper`.
         length: number of tokens; default the denoiser's.

@@ -1,7 +1,7 @@
 """Time grids: the decreasing times through which a sampler jumps."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from vadd.errors import ConfigError, DomainError
 __all__ = ["TimeGrid", "checked_times", "cosine_grid", "resolve_grid", "uniform_grid"]
 
 #: A name, a function from the number of steps to times, or the times themselves: ``num_steps + 1`` values from 1 to 0.
-TimeGrid = Literal["uniform", "cosine"] | Callable[[int], Tensor] | Tensor
+TimeGrid = Literal["uniform", "cosine"] | Callable[[int], Tensor] | Tensor | Sequence[int | float]
 
 
 def uniform_grid(num_steps: int) -> Float[Tensor, " times"]:
@@ -40,19 +40,24 @@ def resolve_grid(num_steps: int, time_grid: TimeGrid | None) -> Float[Tensor, " 
 
     Raises:
         DomainError: if ``num_steps < 1``, or the grid does not decrease strictly from 1 to 0.
-        ConfigError: on an unknown name, or a grid whose length is not ``num_steps + 1``.
+        ConfigError: on an unknown name, what holds no times, or not ``num_steps + 1`` of them.
     """
     require_integer("num_steps", num_steps)
     if time_grid is None:
         return uniform_grid(num_steps)
     if isinstance(time_grid, str):
         if time_grid not in _NAMED:
-            raise ConfigError(f"time_grid must be one of {', '.join(_NAMED)}, times, or a function, got {time_grid!r}.")
+            raise ConfigError(
+                f"time_grid must be one of {', '.join(_NAMED)}; or num_steps + 1 times from 1 to 0, a tensor or list; "
+                f"or a function from num_steps to them; got {time_grid!r}."
+            )
         return _NAMED[time_grid](num_steps)
     grid = time_grid(num_steps) if callable(time_grid) else time_grid
+    if isinstance(grid, list | tuple) and all(isinstance(time, int | float) for time in grid):
+        grid = torch.tensor(grid, dtype=torch.float64)
     if not isinstance(grid, Tensor) or grid.shape != (num_steps + 1,):
-        shape = tuple(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
-        raise ConfigError(f"time_grid must give a tensor of num_steps + 1 = {num_steps + 1} times, got {shape}.")
+        got = f"the shape {tuple(grid.shape)}" if isinstance(grid, Tensor) else repr(grid)
+        raise ConfigError(f"time_grid must give num_steps + 1 = {num_steps + 1} times, a tensor or a list, got {got}.")
     return checked_times("time_grid", grid)
 
 

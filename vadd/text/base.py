@@ -53,8 +53,7 @@ class Tokenizer(ABC):
             DataError: if an item is no string, holds surrogates (code points that no UTF-8 file can hold), or holds
                 characters that the vocabulary cannot express.
         """
-        if isinstance(texts, str | bytes):
-            raise ConfigError("texts must be a sequence of strings, got one string: pass [text].")
+        refuse_one_text(texts)
         checked = list(texts)
         for row, text in enumerate(checked):
             if not isinstance(text, str):
@@ -135,6 +134,12 @@ class Tokenizer(ABC):
     def _files(self) -> dict[str, str]:
         """Contents of further files, by name, that are saved beside the description."""
         return {}
+
+
+def refuse_one_text(texts: Any) -> None:
+    """Raise a ConfigError if the texts are one string, whose characters would pass for texts."""
+    if isinstance(texts, str | bytes):
+        raise ConfigError("texts must be a sequence of strings, got one string: pass [text].")
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, *, source: str, fingerprint: str | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vadd.errors import ConfigError, DataError
-from vadd.text.base import Tokenizer, hash_of
+from vadd.text.base import Tokenizer, hash_of, refuse_one_text
 
 __all__ = ["WIKI27", "CharTokenizer", "alphabet_of"]
 
@@ -81,8 +81,10 @@ def alphabet_of(texts: Iterable[str]) -> str:
     """The characters of all texts, in the order of their code points.
 
     Raises:
+        ConfigError: if ``texts`` is one string.
         DataError: if there are none.
     """
+    refuse_one_text(texts)
     characters: set[str] = set()
     for text in texts:
         characters.update(text)

@@ -49,8 +49,8 @@ def load_tokenizer(
             :meth:`Tokenizer.options` gave.
 
     Raises:
-        ConfigError: if ``texts`` are missing or of no use, ``kind`` is no class of tokenizers, or the package
-            ``tokenizers`` is missing.
+        ConfigError: if ``texts`` are missing, one string or of no use, ``kind`` is no class of tokenizers, or the
+            package ``tokenizers`` is missing.
         DataError: if files are missing, damaged or not what the name says, or the hub cannot be reached.
     """
     if (texts is not None) != (source == "chars"):

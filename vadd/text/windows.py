@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -49,11 +50,15 @@ def sliding_windows(
 
 
 def _as_row(tokens: Tensor | Sequence[int]) -> Tensor:
-    if not len(tokens):
+    if not isinstance(tokens, Tensor):
+        array = np.asarray(tokens)
+        if array.size and array.dtype.kind not in "iu":  # an empty list has numpy's default dtype
+            raise DtypeError(f"tokens must hold integers, got {array.dtype.name}; texts go through tokenizer.encode.")
+        tokens = torch.from_numpy(array.astype(np.int64))
+    if not tokens.numel():
         raise DomainError("tokens is empty: a document must have at least one token.")
-    row = tokens if isinstance(tokens, Tensor) else torch.tensor(tokens)
-    if row.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
-        raise DtypeError(f"tokens must hold integers, got {row.dtype}.")
-    if row.ndim != 1:
-        raise ShapeError(f"tokens must be one document of shape (tokens,), got {tuple(row.shape)}.")
-    return row.long()
+    if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        raise DtypeError(f"tokens must hold integers, got {tokens.dtype}.")
+    if tokens.ndim != 1:
+        raise ShapeError(f"tokens must be one document of shape (tokens,), got {tuple(tokens.shape)}.")
+    return tokens.long()

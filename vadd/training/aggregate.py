@@ -106,7 +106,7 @@ def fit_aggregate_prior(
         Hoffman and Johnson, "ELBO surgery", 2016, on the gap between prior and aggregate posterior; Tomczak and
         Welling, arXiv 1705.07120; a second-stage prior: Dai and Wipf, arXiv 1903.05789.
     """
-    _check(model, guide, x_0, is_padding, held_out, learning_rate, batch_size, max_epochs, patience)
+    _check(model, guide, x_0, is_padding, held_out, learning_rate, batch_size, max_epochs, patience, seed)
     generator = torch.Generator(x_0.device).manual_seed(seed)
     order = torch.randperm(len(x_0), generator=generator, device=x_0.device)
     num_held_out = round(held_out * len(x_0))
@@ -227,6 +227,7 @@ def _check(
     batch_size: int,
     max_epochs: int,
     patience: int,
+    seed: int,
 ) -> None:
     check_pair(model, guide)
     model.process.check_tokens(x_0, is_padding=is_padding)
@@ -237,6 +238,7 @@ def _check(
             f"held_out must lie in (0, 1) and learning_rate be positive, got {held_out} and {learning_rate}."
         )
     require_integers(batch_size=batch_size, max_epochs=max_epochs, patience=patience)
+    require_integers(seed=seed, minimum=0)
     num_held_out = round(held_out * len(x_0))
     if num_held_out < 4 or len(x_0) - num_held_out < 2:
         raise DomainError(

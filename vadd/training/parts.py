@@ -1,15 +1,25 @@
 """What a trainer is given, looked at before anything is built of it."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from vadd._checks import kind_of, require_kind
 from vadd.errors import ConfigError
 from vadd.objectives import DiffusionELBO
 from vadd.objectives.pairs import check_pair
 from vadd.training.callbacks import Callback
 from vadd.training.config import TrainerConfig
 
-__all__ = ["check_parts"]
+__all__ = ["check_functions", "check_parts"]
+
+#: What the trainer calls each function with, how many arguments these are, and an example.
+_CALLED = {
+    "optimizer": ("the parameters", 1, "lambda parameters: torch.optim.Adam(parameters, 1e-3)"),
+    "schedule": ("the optimizer", 1, "warmup_cosine(num_updates), or lambda optimizer: StepLR(optimizer, 1000)"),
+    "kl_schedule": ("the number of the update", 1, "recipe.kl_schedule(num_updates)"),
+    "validation": ("model and guide", 2, "BoundValidation(x_0, num_steps=8)"),
+}
 
 
 def check_parts(
@@ -21,12 +31,28 @@ def check_parts(
         ("objective", objective, DiffusionELBO, "DELBO(model.process)"),
         ("config", config, TrainerConfig, "TrainerConfig(num_updates=10_000, batch_size=128)"),
     ):
-        if not isinstance(part, kind):
-            got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
-            raise ConfigError(f"{name} must be a {kind.__name__}, got {got}; for example {example}.")
+        require_kind(name, part, kind, f"for example {example}")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise ConfigError(f"callbacks must be of subclasses of Callback, got {type(callback).__name__}.")
     for setting, name, part in (("validate_every", "validation", validation), ("save_every", "folder", folder)):
         if getattr(config, setting) is not None and part is None:
             raise ConfigError(f"{setting} needs {name}, and there is none: give {name}, or leave {setting} out.")
+
+
+def check_functions(**functions: Any) -> None:
+    """Raise a ConfigError unless each of them, where there is one, can be called as the trainer does."""
+    for name, function in functions.items():
+        given, num, example = _CALLED[name]
+        if function is not None and not _takes(function, num):
+            raise ConfigError(f"{name} must be a function of {given}, got {kind_of(function)}; for example {example}.")
+
+
+def _takes(function: Any, num: int) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * num)
+    except TypeError:  # it is no function, or one of other arguments
+        return False
+    except ValueError:  # some that are built in do not say
+        return callable(function)
+    return True

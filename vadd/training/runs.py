@@ -2,9 +2,11 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vadd._checks import require_kind
 from vadd._modes import evaluating
 from vadd.errors import CheckpointError, ConfigError
 from vadd.training.snapshots import Snapshot, Snapshots
@@ -179,6 +181,7 @@ class Run:
                 metrics = validation.reduce(trainer.accelerator, values)
             else:
                 metrics = processes.from_main(validation(model, guide) if processes.is_main else None)
+        require_kind("what validation returns", metrics, Mapping, 'for example {"validation/score": score}')
         metrics = {name: float(value) for name, value in metrics.items()}
         metrics["validation/seconds"] = time.perf_counter() - start
         self.judged_at = trainer.step

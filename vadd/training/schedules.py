@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vadd._checks import require_integers
+from vadd._checks import require_integer, require_integers, require_number
 from vadd.errors import DomainError
 
 __all__ = ["warmup_constant", "warmup_cosine"]
@@ -26,16 +26,18 @@ def warmup_cosine(num_updates: int, warmup: int = 0, *, floor: float = 0.0) -> C
     """A linear rise over ``warmup`` updates, then half a cosine down to ``floor`` times the learning rate.
 
     Args:
-        num_updates: updates of the whole run; the rate stays at its floor after them.
-        warmup: updates of the rise.
+        num_updates: updates of the whole run, at least 1; the rate stays at its floor after them.
+        warmup: updates of the rise, at most all.
         floor: share of the optimizer's learning rate at the end, in ``[0, 1]``.
 
     Raises:
-        DomainError: if the numbers of updates are negative, or ``floor`` is not in ``[0, 1]``.
+        DomainError: if a number is not as described.
     """
-    require_integers(minimum=0, num_updates=num_updates, warmup=warmup)
-    if not 0 <= floor <= 1:
-        raise DomainError(f"floor must lie in [0, 1], got {floor}.")
+    require_integer("num_updates", num_updates)
+    require_integer("warmup", warmup, minimum=0)
+    require_number("floor", floor, 0.0, 1.0)
+    if warmup > num_updates:
+        raise DomainError(f"warmup must be at most num_updates={num_updates}, got {warmup}; it is a part of the run.")
 
     def factor(step: int) -> float:
         if step < warmup:

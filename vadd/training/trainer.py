@@ -29,7 +29,7 @@ from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
 from vadd.training.nonfinite import explain_nonfinite
 from vadd.training.parallel import Processes, make_accelerator
-from vadd.training.parts import check_parts
+from vadd.training.parts import check_functions, check_parts
 from vadd.training.result import TrainingResult
 from vadd.training.runs import Run
 from vadd.training.trackers import resolve_trackers
@@ -98,6 +98,7 @@ class Trainer:
         accelerator: Any = None,
     ) -> None:
         check_parts(model, guide, objective, config, callbacks, validation, folder)
+        check_functions(optimizer=optimizer, schedule=schedule, kl_schedule=kl_schedule, validation=validation)
         self.config, self.objective = config, objective
         self.folder = None if folder is None else Path(folder)
         if accelerator is None:
@@ -259,7 +260,11 @@ class Trainer:
             self.run.save()
 
     def validate(self) -> dict[str, float]:
-        """Judge the averaged pair now; metrics by name, the same in all processes."""
+        """Judge the averaged pair now; metrics by name, the same in all processes.
+
+        Raises:
+            ConfigError: if there is no validation, or it returns no metrics by name.
+        """
         metrics = self.run.judge()
         self.metrics |= metrics
         self.accelerator.log(metrics, step=self.step)

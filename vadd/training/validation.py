@@ -86,6 +86,7 @@ class BoundValidation:
         _check(bound, self._steps, num_latents, options)
         for given, number in (("num_latents", num_latents), ("num_draws", num_draws), ("batch_rows", batch_rows)):
             require_integer(given, number)
+        require_integer("seed", seed, minimum=0)
         self.x_0, self.name, self.batch_rows, self.seed = x_0, name, batch_rows, seed
         self._rows = {given: value for given, value in rows.items() if value is not None}
         self._options: dict[str, Any] = {

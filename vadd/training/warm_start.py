@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vadd._checks import require_kind
 from vadd.errors import ConfigError
 from vadd.model import VADDModel
 from vadd.storage.pretrained import CHECKPOINT
@@ -28,10 +29,12 @@ def start_from_mdm(model: VADDModel, mdm: VADDModel | str | Path) -> VADDModel:
         The same model.
 
     Raises:
-        ConfigError: if weights have no place in the denoiser (they are named, and nothing is changed), the two have
-            other processes, or the model's output differs from the other's afterwards.
+        ConfigError: if one of the two is no model, weights have no place in the denoiser (they are named, and nothing
+            is changed), the two have other processes, or the model's output differs from the other's afterwards.
         CheckpointError: if what is stored cannot be read.
     """
+    require_kind("model", model, VADDModel)
+    require_kind("mdm", mdm, (VADDModel, str, Path), "give a model, or where one is stored")
     source = _load(mdm).to(model.null_latent.device) if isinstance(mdm, str | Path) else mdm
     if not model.has_latent:
         raise ConfigError("model has no latent: load the masked diffusion model itself.")
