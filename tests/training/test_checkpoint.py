@@ -14,9 +14,9 @@ from torch import nn
 
 import vadd.training.checkpoint as checkpoint
 from vadd import MaskingProcess, RecognitionGuide, VADDModel
-from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition, MLPDenoiser, MLPRecognition
+from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition, MLPDenoiser, MLPRecognition, Recognition
 from vadd.errors import CheckpointError, ConfigError, VADDError
-from vadd.priors import LatentPrior, StandardNormalPrior, VampPrior
+from vadd.priors import ConditionalPrior, FlowPrior, LatentPrior, StandardNormalPrior, VampPrior
 from vadd.schedules import CosineSchedule, GeometricSchedule, LinearSchedule, PolynomialSchedule
 from vadd.training import load_checkpoint, save_checkpoint
 
@@ -235,6 +235,27 @@ def test_an_unregistered_part_must_be_passed(tmp_path, prior):
             load_checkpoint(folder, prior=StandardNormalPrior(LATENT))
     with pytest.raises(ConfigError, match="latent_shape"):
         load_checkpoint(folder, prior=prior(LATENT + 1))
+
+
+class Encoder(Recognition):
+    """A network of a user, not registered, to be a part of registered ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent_shape = torch.Size([LATENT])
+        self.inner = MLPRecognition(VOCAB, LENGTH, LATENT, **SIZE)
+
+    def forward(self, tokens, target, t, **options):
+        return self.inner(tokens, target, t)
+
+
+def test_a_part_with_an_unregistered_one_inside_must_be_passed(tmp_path):
+    model, guide = make_pair(prior=ConditionalPrior(Encoder(), VOCAB))
+    folder = save_checkpoint(tmp_path, model, guide)
+    with pytest.raises(CheckpointError, match=r"prior \(or something inside\) is .*: pass prior="):
+        load_checkpoint(folder)
+    loaded = load_checkpoint(folder, prior=ConditionalPrior(Encoder(), VOCAB))
+    assert_same_state(loaded.model, model)
 
 
 def test_unknown_parts_are_refused(saved):

@@ -16,9 +16,19 @@ from torch.optim.lr_scheduler import LambdaLR
 sys.path.insert(0, str(Path(__file__).parent))
 from parts import averaged_weights, make_pair, make_trainer, tokens, weights  # noqa: E402
 
+from vadd import VADDModel  # noqa: E402
+from vadd.backbones import MLPRecognition  # noqa: E402
 from vadd.errors import CheckpointError, ConfigError, DataError, DomainError, NonFiniteError  # noqa: E402
 from vadd.objectives import DELBO  # noqa: E402
-from vadd.training import Callback, Trainer, TrainerConfig, warmup_constant, warmup_cosine  # noqa: E402
+from vadd.priors import ConditionalPrior, VampPrior  # noqa: E402
+from vadd.training import (  # noqa: E402
+    Callback,
+    Trainer,
+    TrainerConfig,
+    load_checkpoint,
+    warmup_constant,
+    warmup_cosine,
+)
 from vadd.training.compiling import compile_networks  # noqa: E402
 from vadd.training.noise import RowNoise, keyed_generator  # noqa: E402
 from vadd.training.weights import moving_average  # noqa: E402
@@ -518,6 +528,30 @@ def test_what_cannot_be_stored_is_known_before_training(tmp_path):
     with pytest.raises(ConfigError, match="of type set, which cannot be stored"):
         trainer.fit()
     assert trainer.step == 0
+
+
+def test_a_pair_that_cannot_be_stored_is_known_before_training(tmp_path):
+    model, guide = make_pair()
+    other = copy.deepcopy(guide.recognition)
+    model = VADDModel(model.denoiser, VampPrior.from_data(other, tokens(), 3), model.process)
+    trainer = make_trainer(3, pair=(model, guide), folder=tmp_path)
+    with pytest.raises(ConfigError, match="VampPrior shares another recognition network"):
+        trainer.fit()
+    assert trainer.step == 0
+
+
+def test_a_run_with_a_part_that_is_not_registered_is_stored(tmp_path):
+    class Plain(MLPRecognition):
+        pass
+
+    def prior():
+        return ConditionalPrior(Plain(3, 4, 2, hidden_size=4, depth=1), 3)
+
+    model, guide = make_pair()
+    model = VADDModel(model.denoiser, prior(), model.process)
+    result = make_trainer(2, pair=(model, guide), folder=tmp_path).fit()
+    loaded = load_checkpoint(tmp_path / "snapshots/step-0000000002/model", prior=prior()).model
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), result.model.parameters(), strict=True))
 
 
 class NoisyRows(torch.utils.data.Dataset):

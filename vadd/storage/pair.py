@@ -90,14 +90,21 @@ def describe_pair(model: StoredModel, guide: StoredGuide | None) -> dict[str, An
     if guide is not None:
         parts["recognition"] = guide.recognition
     return {
-        # Parts of classes that are not registered are null: they are passed again when loading.
-        "parts": {name: describe(part) if "_arguments" in part.__dict__ else None for name, part in parts.items()},
+        "parts": {name: _description(part) for name, part in parts.items()},
         "vocab_size": model.process.vocab_size,
         "latent_dropout": model.latent_dropout,
         **({} if guide is None else {"explains": guide.explains}),
         "latents": model.latents,
         "gate": None if model.gate is None else model.gate.to_json(),
     }
+
+
+def _description(part: Any) -> dict[str, Any] | None:
+    """The part's, or None where it or one in it cannot be described: then it is passed again when loading."""
+    try:
+        return describe(part)
+    except ConfigError:
+        return None
 
 
 def tensors_of(part: StoredModel | StoredGuide, prefix: str = "") -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vadd._modes import evaluating
 from vadd.errors import CheckpointError, ConfigError
+from vadd.storage.pair import check_pair
 from vadd.training.snapshots import Snapshot, Snapshots
 from vadd.training.trackers import start_trackers
 from vadd.training.tree import pack
@@ -38,7 +39,12 @@ class Run:
             self.snapshots = Snapshots(folder, keep_last=config.keep_last, keep_best=config.keep_best)
 
     def start(self, resume: bool) -> None:
-        """Go on from the latest snapshot, where there is one, and open the trackers."""
+        """Go on from the latest snapshot, where there is one, and open the trackers.
+
+        Raises:
+            ConfigError: if the folder holds a run that is not to be resumed, or the state or the pair cannot be stored.
+            CheckpointError: as :meth:`restore`, or if no snapshot can be read.
+        """
         trainer = self.trainer
         found = None if self.snapshots is None else self.snapshots.load_latest()
         if found is not None and trainer.step == 0:
@@ -49,6 +55,8 @@ class Run:
             self.restore(found)
         if self.snapshots is not None:  # what cannot be stored is better known now
             pack({"scheduler": self._of_scheduler(), "callbacks": self._of_callbacks()})
+            trainer.gather()
+            check_pair(*trainer.averaged)
         if trainer.accelerator.log_with:
             start_trackers(trainer.accelerator, trainer.step, config=trainer.config.to_json())
 
