@@ -122,14 +122,12 @@ def check_notes(notes: Any, *, allow_nan: bool = False) -> None:
 
 
 def load_weights(part: nn.Module, name: str, stored: dict[str, Tensor], path: Path) -> None:
-    """Give a part the tensors of a file, in their dtype.
+    """Give a part the tensors of a file, in their dtypes.
 
     Raises:
         CheckpointError: if one is missing, unexpected, or of another shape or dtype.
     """
-    dtypes = {value.dtype for value in stored.values() if value.is_floating_point()}
-    if len(dtypes) == 1:
-        part.to(dtypes.pop())
+    _take_dtypes(part, stored)
     own = part.state_dict()
     expected = {key for key, value in own.items() if value.numel() > 0}
     wrong = sorted(
@@ -142,6 +140,20 @@ def load_weights(part: nn.Module, name: str, stored: dict[str, Tensor], path: Pa
             f"{', '.join(wrong[:8])}{' ...' if len(wrong) > 8 else ''}. Were the parts built with other options?"
         )
     part.load_state_dict(stored, strict=False)
+
+
+def _take_dtypes(part: nn.Module, stored: dict[str, Tensor], prefix: str = "") -> None:
+    """Give a part the floating dtypes of its stored tensors; buffers that are not stored follow those beside them."""
+    dtypes = {v.dtype for key, v in stored.items() if key.startswith(prefix) and v.is_floating_point()}
+    if len(dtypes) == 1:
+        part.to(dtypes.pop())
+        return
+    for name, child in part.named_children() if dtypes else ():
+        _take_dtypes(child, stored, f"{prefix}{name}.")
+    for name, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+        value = stored.get(f"{prefix}{name}")
+        if value is not None and value.is_floating_point() and tensor.is_floating_point():
+            tensor.data = tensor.data.to(value.dtype)
 
 
 class Blueprint:
@@ -210,7 +222,9 @@ class Blueprint:
             return self.parts[name]
         description = self.header["parts"][name]
         if description is None:
-            raise CheckpointError(f"the {name} is of a class that is not registered: pass {name}=... to load.")
+            raise CheckpointError(
+                f"the {name} (or something inside) is of a class that is not registered: pass {name}=... to load."
+            )
         return build(description)
 
     def _latents(self) -> tuple[Any, LatentGate | None]:
