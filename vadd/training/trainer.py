@@ -239,6 +239,7 @@ class Trainer:
         if is_finite:
             self.weights.updated()
         self.step += 1
+        self.feed.advance()
 
     def _must_stop(self) -> bool:
         is_sought = self.scaler.is_enabled()
