@@ -225,7 +225,7 @@ def test_callbacks_hear_of_everything_in_order(tmp_path):
     assert recorder.of("start") == [0]
     assert recorder.of("step") == [1, 2, 3, 4, 5, 6]
     assert recorder.of("validation") == [3, 6]
-    assert recorder.of("save") == [2, 4, 6]
+    assert recorder.of("save") == [2, 4, 6, 6]  # before the last validation, and with its score
     assert recorder.of("end") == ["finished"]
     assert [m["step"] for m in recorder.metrics] == [2, 4, 6]
     assert judged == [False, False]
@@ -346,8 +346,123 @@ def test_data_that_cannot_be_read_end_training_saved(tmp_path):
     trainer = make_trainer(9, data=Rows(), folder=tmp_path)
     with pytest.raises(DataError, match="the disk is gone") as caught:
         trainer.fit()
-    assert "update 3 was not made; saved to" in caught.value.__notes__[0]
+    assert "training ended after update 2: saved to" in caught.value.__notes__[0]
     assert make_trainer(9, folder=tmp_path).fit().step == 9
+
+
+def snapshots(folder):
+    return sorted(path.name for path in folder.glob("snapshots/*"))
+
+
+def test_a_run_that_stopped_at_a_gradient_goes_on_by_skipping_it(tmp_path):
+    whole = make_trainer(6, on_nonfinite="skip")
+    Poison(whole, 3)
+    assert whole.fit().skipped == 1
+    first = make_trainer(6, folder=tmp_path)
+    Poison(first, 3)
+    with pytest.raises(NonFiniteError) as caught:
+        first.fit()
+    assert "training ended after update 3: saved to" in caught.value.__notes__[0]
+    second = make_trainer(6, folder=tmp_path, on_nonfinite="skip")
+    Poison(second, 3)
+    assert second.fit().skipped == 1
+    assert torch.equal(weights(second), weights(whole))
+    assert torch.equal(averaged_weights(second), averaged_weights(whole))
+
+
+class FailAt(Callback):
+    def __init__(self, step, error=OSError):
+        self.step, self.error = step, error
+
+    def on_step(self, trainer):
+        if trainer.step == self.step:
+            raise self.error("the disk is full")
+
+
+def test_what_was_done_before_a_callback_failed_is_saved(tmp_path):
+    with pytest.raises(OSError, match="the disk is full") as caught:
+        trained(6, folder=tmp_path, callbacks=[FailAt(4)])
+    assert caught.value.__notes__ == [f"training ended after update 4: saved to {tmp_path}/snapshots/step-0000000004."]
+    assert torch.equal(weights(trained(6, folder=tmp_path)), weights(trained(6)))
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({}, "there is no folder"),
+        ({"processes": 2}, "other processes may go on"),
+        ({"is_full": True}, "failed, too: no"),
+    ],
+)
+def test_an_error_says_why_nothing_was_saved(tmp_path, monkeypatch, options, note):
+    trainer = make_trainer(6, callbacks=[FailAt(4)], folder=tmp_path if options else None)
+
+    def on_step(trainer):
+        if "processes" in options:
+            trainer.processes.num = 2
+        raise OSError("the disk is full")
+
+    def save(*args, **kwargs):
+        raise CheckpointError("no room")
+
+    trainer.callbacks[0].on_step = on_step
+    if "is_full" in options:
+        monkeypatch.setattr(trainer.run.snapshots, "save", save)
+    with pytest.raises(OSError, match="the disk is full") as caught:
+        trainer.fit()
+    assert f"training ended after update 1: not saved, as {note}" in caught.value.__notes__[0].replace("that ", "")
+    assert snapshots(tmp_path) == []
+
+
+def test_an_update_that_is_half_made_is_not_saved(tmp_path):
+    trainer = make_trainer(6, folder=tmp_path)
+    step = trainer.optimizer.step
+
+    def fail(*args, **options):
+        if trainer.step == 2:
+            with torch.no_grad():
+                next(iter(trainer.pair.parameters())).add_(1.0)
+            raise RuntimeError("out of memory")
+        return step(*args, **options)
+
+    trainer.optimizer.step = fail
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        trainer.fit()
+    assert caught.value.__notes__ == ["training ended after update 2: not saved, as update 3 is half made."]
+    assert snapshots(tmp_path) == []
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_nothing_is_saved_where_nothing_was_done_or_the_user_wants_out(tmp_path, at):
+    trainer = make_trainer(6, folder=tmp_path, callbacks=[FailAt(at, KeyboardInterrupt)])
+    if at == 0:
+        trainer.loss.forward = None
+    with pytest.raises((KeyboardInterrupt, TypeError)) as caught:
+        trainer.fit()
+    assert not hasattr(caught.value, "__notes__")
+    assert snapshots(tmp_path) == []
+
+
+def test_the_last_validation_may_fail(tmp_path):
+    def broken(model, guide):
+        assert snapshots(tmp_path) == ["step-0000000003"]  # should this process be killed now
+        raise ValueError("no such metric")
+
+    def judge(model, guide):
+        judged.append(1)
+        return {"validation/score": 1.5}
+
+    with pytest.raises(ValueError, match="no such metric") as caught:
+        trained(3, folder=tmp_path, validation=broken)
+    assert "saved to" in caught.value.__notes__[0]
+    judged = []
+    for _ in range(2):  # what was not judged is judged once
+        trainer = trained(3, folder=tmp_path, validation=judge)
+        found = trainer.run.snapshots.load_latest()
+        assert (found.step, found.score, found.metadata["metrics"]["validation/score"]) == (3, 1.5, 1.5)
+    assert judged == [1]
+    trained(5, folder=tmp_path, validation=judge)
+    assert judged == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What a trainer reads: rows in an order of its own, or a stream that brings its order along."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -62,7 +62,7 @@ class Feed:
         """After the update with the latest batch: one that fails leaves its rows to the next try."""
         self.position = self._behind
 
-    def batches(self, first: int, start: int, num: int, pin_memory: bool) -> Iterator[Batch]:
+    def batches(self, first: int, start: int, num: int, pin_memory: bool) -> Generator[Batch, None, None]:
         """The batches from number ``first`` on, of each the rows from ``start`` to ``start + num``.
 
         Raises:

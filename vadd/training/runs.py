@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,37 @@ class Run:
         for tracker in self.trainer.accelerator.trackers:
             tracker.finish()
 
+    @contextmanager
+    def ended_by_errors(self) -> Iterator[None]:
+        """When an error ends training, what was done is saved, and callbacks are told: they may hold something open."""
+        try:
+            yield
+        except BaseException as error:
+            self._rescue(error)
+            for callback in self.trainer.callbacks:
+                callback.on_end(self.trainer, "error")
+            raise
+
+    def _rescue(self, error: BaseException) -> None:
+        """Save, and note in the error whether that was done."""
+        trainer = self.trainer
+        # What is no Exception, such as a second Ctrl-C, ends the program at once. What could not be saved, cannot now.
+        if trainer.step == 0 or not isinstance(error, Exception) or isinstance(error, CheckpointError):
+            return
+        saved = "not saved, as "
+        if self.snapshots is None:
+            saved += "there is no folder"
+        elif trainer.processes.num > 1:
+            saved += "other processes may go on, and would not take part"
+        elif not trainer.is_whole:
+            saved += f"update {trainer.step + 1} is half made"
+        else:
+            try:
+                saved = f"saved to {self.save()}"
+            except Exception as second:  # not to hide the first
+                saved += f"that failed, too: {second}"
+        error.add_note(f"training ended after update {trainer.step}: {saved}.")
+
     def save(self) -> Path | None:
         """Write a snapshot in the main process, unless there is a folder and one of this update."""
         trainer = self.trainer
@@ -100,6 +133,7 @@ class Run:
             "num_rows": trainer.feed.num_rows,
             "epoch": trainer.feed.epoch(trainer.step),
             "metrics": trainer.metrics,
+            "judged_at": self.judged_at,
         }
 
     def state(self) -> dict[str, Any]:
@@ -161,6 +195,7 @@ class Run:
         trainer.skipped, trainer.skipped_in_a_row = state["skipped"]
         self.best_score = state["best_score"]
         trainer.step = self.saved_at = found.step
+        self.score, self.judged_at = found.score, found.metadata.get("judged_at", found.step)  # absent in early ones
         self._path = found.folder
         self._restore_callbacks(state["callbacks"])
 
@@ -189,7 +224,7 @@ class Run:
                 metrics = processes.from_main(validation(model, guide) if processes.is_main else None)
         metrics = {name: float(value) for name, value in metrics.items()}
         metrics["validation/seconds"] = time.perf_counter() - start
-        self.judged_at = trainer.step
+        self.judged_at, self.saved_at = trainer.step, None  # a snapshot from before has no score
         self.score = metrics.get(getattr(validation, "score", "validation/score"))
         return metrics
 
