@@ -217,7 +217,7 @@ def test_a_dead_latent_is_reported_and_what_is_not_finite_left_out():
     assert trainer.logged[0][1]["latent/is_dead"] == 1
     for values in watch.monitor.history.values():
         values.append(None if values is watch.monitor.history["kl"] else values[-1])
-    watch.monitor.__class__ = type("Still", (type(watch.monitor),), {"__call__": lambda self, step: None})
+    watch.monitor.__class__ = type("Still", (type(watch.monitor),), {"__call__": lambda self, step: "made"})
     trainer.step = 5
     watch.on_step(trainer)
     assert "latent/kl" not in trainer.logged[-1][1]
@@ -238,6 +238,17 @@ def test_the_history_of_the_latent_goes_on_after_a_resume():
     Trainer(second, averaged=averaged, step=5).fit()
     assert second.monitor.history == whole.monitor.history
     assert second.state_dict() == whole.state_dict()
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_a_check_from_before_a_resume_is_not_reported_again():
+    first = WatchLatent(sequences(), every=4, num_latents=4)
+    Trainer(first).fit(4)
+    second = WatchLatent(sequences(), every=3, num_latents=4)
+    second.load_state_dict(first.state_dict())
+    trainer = Trainer(second, step=4)
+    trainer.fit()
+    assert [step for step, _ in trainer.logged] == second.monitor.history["step"][1:] == [9]
 
 
 @pytest.mark.usefixtures("_unchecked")

@@ -199,9 +199,8 @@ class WatchLatent(Callback):
         if trainer.step % self.every:
             return
         trainer.gather()
-        if self.monitor is None:
+        if self.monitor is None or self.monitor(trainer.step) is None:  # after a resume the last check may be recent
             return
-        self.monitor(trainer.step)
         last = {name: values[-1] for name, values in self.monitor.history.items()}
         names = ("kl", "mutual_information", "prior_gap", "mixture_off_loss", "active_units")
         metrics = {f"latent/{name}": last[name] for name in names if last[name] is not None}
