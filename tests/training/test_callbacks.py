@@ -188,6 +188,11 @@ def test_pictures_without_a_place_or_with_bad_numbers_are_refused():
             SamplePictures(1, print, num_steps=num_steps)
 
 
+def test_options_that_no_sampler_takes_are_refused_at_once():
+    with pytest.raises(ConfigError, match="SamplePictures takes no option foo, temprature; it passes on .*temperature"):
+        SamplePictures(1, print, temprature=0.5, foo=1)
+
+
 @pytest.mark.usefixtures("_unchecked")
 def test_checks_of_the_latent_go_to_the_trackers():
     watch = WatchLatent(sequences(), every=4, num_latents=4)

@@ -530,6 +530,9 @@ def test_parts_that_do_not_fit():
         make_trainer().validate()
     with pytest.raises(ConfigError, match="one length"):
         make_trainer(data={"x_0": tokens(), "condition": torch.zeros(3)})
+    for data in ({"x_0": tokens(), "label": torch.zeros(50)}, {"condition": torch.zeros(50)}, {}):
+        with pytest.raises(ConfigError, match="data must be tokens, or mappings of x_0 and any of is_frozen"):
+            make_trainer(data=data)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
