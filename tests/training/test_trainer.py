@@ -171,6 +171,24 @@ def test_the_result_is_the_average_in_evaluation_mode():
     assert result.model.sample(2, num_steps=2).shape == (2, 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_the_result_can_be_trained_on(ema_decay):
+    model, guide = make_pair()
+    model.denoiser.head.requires_grad_(False)
+    result = make_trainer(3, pair=(model, guide), ema_decay=ema_decay).fit()
+    flags = [
+        [p.requires_grad for part in pair for p in part.parameters()]
+        for pair in ((model, guide), (result.model, result.guide))
+    ]
+    assert flags[0] == flags[1]
+    assert set(flags[0]) == {True, False}
+    trainer = make_trainer(3, pair=(result.model, result.guide))
+    before = weights(trainer)
+    trainer.fit()
+    assert not torch.equal(weights(trainer), before)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_losses_are_float32_under_low_precision(precision):
     seen = []
@@ -528,6 +546,11 @@ def test_a_swapped_pair_is_not_trained():
 def test_parts_that_do_not_fit():
     with pytest.raises(ConfigError, match="validate needs a validation"):
         make_trainer().validate()
+    pair = make_pair()
+    for part in pair:
+        part.requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        make_trainer(pair=pair)
     with pytest.raises(ConfigError, match="one length"):
         make_trainer(data={"x_0": tokens(), "condition": torch.zeros(3)})
     for data in ({"x_0": tokens(), "label": torch.zeros(50)}, {"condition": torch.zeros(50)}, {}):

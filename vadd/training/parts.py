@@ -24,6 +24,11 @@ def check_parts(
         if not isinstance(part, kind):
             got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
             raise ConfigError(f"{name} must be a {kind.__name__}, got {got}; for example {example}.")
+    if not any(p.requires_grad for part in (model, guide) for p in part.parameters()):
+        raise ConfigError(
+            "there is nothing to train: no parameter of model and guide requires a gradient; call "
+            "model.requires_grad_(True) and guide.requires_grad_(True), or leave out what froze them."
+        )
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise ConfigError(f"callbacks must be of subclasses of Callback, got {type(callback).__name__}.")

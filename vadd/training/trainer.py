@@ -192,7 +192,7 @@ class Trainer:
             self._call("on_end", stopped)
         if stopped != "finished" and self.is_main:
             print(interruption.describe(self.step, self.config.num_updates, self.folder), file=sys.stderr)
-        model, guide = self.averaged
+        model, guide = self.weights.release()
         code = 128 + (interruption.signal or 15) if stopped == "signal" else 0
         seconds = time.monotonic() - start
         return TrainingResult(model.eval(), guide.eval(), self.step, stopped, self.skipped, seconds, code)
