@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyro
@@ -220,6 +221,19 @@ def test_the_kl_weight_follows_its_schedule():
     recorder = Recorder()
     trained(4, log_every=1, kl_schedule=lambda step: step / 10, callbacks=[recorder])
     assert [m["kl_weight"] for m in recorder.metrics] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("fails_at", [0, 3])
+def test_the_objective_is_left_as_it_was(fails_at):
+    generator = torch.Generator().manual_seed(1)
+    trainer = make_trainer(4, kl_schedule=lambda step: step / 10, callbacks=[FailAt(fails_at)])
+    trainer.objective.generator, trainer.objective.kl_weight = generator, 0.7
+    before = generator.get_state()
+    with pytest.raises(OSError) if fails_at else nullcontext():
+        trainer.fit()
+    assert trainer.objective.generator is generator
+    assert torch.equal(generator.get_state(), before)
+    assert trainer.objective.kl_weight == 0.7
 
 
 def test_callbacks_hear_of_everything_in_order(tmp_path):

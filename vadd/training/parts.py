@@ -1,6 +1,7 @@
 """What a trainer is given, looked at before anything is built of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from vadd.errors import ConfigError
@@ -9,7 +10,7 @@ from vadd.objectives.pairs import check_pair
 from vadd.training.callbacks import Callback
 from vadd.training.config import TrainerConfig
 
-__all__ = ["check_parts"]
+__all__ = ["check_parts", "left_as_it_was"]
 
 
 def check_parts(
@@ -35,3 +36,13 @@ def check_parts(
     for setting, name, part in (("validate_every", "validation", validation), ("save_every", "folder", folder)):
         if getattr(config, setting) is not None and part is None:
             raise ConfigError(f"{setting} needs {name}, and there is none: give {name}, or leave {setting} out.")
+
+
+@contextmanager
+def left_as_it_was(objective: DiffusionELBO) -> Iterator[None]:
+    """Whatever generator and KL weight it is given inside, the objective has its own afterwards."""
+    generator, kl_weight = objective.generator, objective.kl_weight
+    try:
+        yield
+    finally:
+        objective.generator, objective.kl_weight = generator, kl_weight

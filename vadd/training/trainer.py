@@ -29,7 +29,7 @@ from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
 from vadd.training.nonfinite import explain_nonfinite
 from vadd.training.parallel import Processes, make_accelerator
-from vadd.training.parts import check_parts
+from vadd.training.parts import check_parts, left_as_it_was
 from vadd.training.result import TrainingResult
 from vadd.training.runs import Run
 from vadd.training.trackers import resolve_trackers
@@ -170,7 +170,8 @@ class Trainer:
         self.gather()
         self.pair.train()
         stopped: Literal["finished", "time", "signal"] = "finished"
-        with Interruption(self.config.minutes) as interruption, self.run.ended_by_errors():
+        interruption = Interruption(self.config.minutes)
+        with left_as_it_was(self.objective), interruption, self.run.ended_by_errors():
             self._call("on_start")
             window = Window(self)
             rows = self.feed.batches(self.step, processes.start, processes.own, self.device.type == "cuda")
