@@ -127,8 +127,10 @@ def test_what_cannot_be_taken_is_named_and_nothing_is_changed(mdm, model, match)
 def test_a_denoiser_that_reads_the_latent_already_is_refused():
     model = make()
     torch.nn.init.normal_(model.denoiser.trunk.conditioning.latent.modulation.weight)
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(ConfigError, match="initialized to zero"):
         start_from_mdm(model, trained())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -28,8 +28,8 @@ def start_from_mdm(model: VADDModel, mdm: VADDModel | str | Path) -> VADDModel:
         The same model.
 
     Raises:
-        ConfigError: if weights have no place in the denoiser (they are named, and nothing is changed), the two have
-            other processes, or the model's output differs from the other's afterwards.
+        ConfigError: if weights have no place in the denoiser (they are named), the two have other processes, or the
+            model's output would differ from the other's. Nothing is changed then.
         CheckpointError: if what is stored cannot be read.
     """
     source = _load(mdm).to(model.null_latent.device) if isinstance(mdm, str | Path) else mdm
