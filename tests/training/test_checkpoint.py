@@ -167,6 +167,17 @@ def test_a_figure_that_is_nan_does_not_stop_a_checkpoint(tmp_path):
     assert load_checkpoint(tmp_path).notes["loss"] != load_checkpoint(tmp_path).notes["loss"]
 
 
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("notes", [{1: "a"}, {"a": (1, 2)}, {"a": [{"b": {None: 1}}]}, {"a": [float("nan"), (1,)]}])
+def test_notes_that_would_come_back_as_others_are_refused(tmp_path, notes):
+    model, guide = make_pair()
+    with pytest.raises(CheckpointError, match="keys are text and sequences lists"):
+        save_checkpoint(tmp_path / "new", model, guide, notes=notes)
+    with pytest.raises(CheckpointError, match="notes must be JSON-ready"):
+        model.save_pretrained(tmp_path / "new", notes=notes)
+    assert not (tmp_path / "new").exists()
+
+
 FIRST_HEADER = {
     "format_version": 1,
     "parts": {

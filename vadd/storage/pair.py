@@ -114,11 +114,24 @@ def tensors_of(part: StoredModel | StoredGuide, prefix: str = "") -> dict[str, T
 
 
 def check_notes(notes: Any, *, allow_nan: bool = False) -> None:
-    """Raise :class:`CheckpointError` unless the notes can be written as JSON."""
+    """Raise :class:`CheckpointError` unless the notes can be written as JSON, and come back from it as they are."""
     try:
-        json.dumps(notes, allow_nan=allow_nan)
+        read = json.loads(json.dumps(notes, allow_nan=allow_nan))
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"notes must be JSON-ready: {error}") from error
+    if not _is_same(notes, read):
+        raise CheckpointError(
+            "notes must be JSON-ready: keys are text and sequences lists, or they would come back as other values; got "
+            f"{notes!r:.200}."
+        )
+
+
+def _is_same(value: Any, read: Any) -> bool:
+    if isinstance(value, dict):
+        return value.keys() == read.keys() and all(_is_same(item, read[key]) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_same, value, read))
+    return bool(value == read or value != value)  # NaN is no number's equal
 
 
 def load_weights(part: nn.Module, name: str, stored: dict[str, Tensor], path: Path) -> None:
