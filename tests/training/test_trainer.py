@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -20,8 +21,9 @@ from parts import averaged_weights, make_pair, make_trainer, tokens, weights  # 
 from vadd import VADDModel  # noqa: E402
 from vadd.backbones import MLPRecognition  # noqa: E402
 from vadd.errors import CheckpointError, ConfigError, DataError, DomainError, NonFiniteError  # noqa: E402
-from vadd.objectives import DELBO  # noqa: E402
+from vadd.objectives import DELBO, MixedELBO, NullLatentELBO, SharedLatentELBO, StepLaw  # noqa: E402
 from vadd.priors import ConditionalPrior, VampPrior  # noqa: E402
+from vadd.recipes import get_recipe  # noqa: E402
 from vadd.training import (  # noqa: E402
     Callback,
     Trainer,
@@ -579,7 +581,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     with pytest.raises(CheckpointError, match="batch_size 8, now 10"):
         make_trainer(6, 10, folder=tmp_path).fit()
     with pytest.raises(CheckpointError, match="another model"):
-        make_trainer(6, folder=tmp_path, recipe="paper").fit()
+        make_trainer(6, folder=tmp_path, recipe="paper", objective=get_recipe("default").objective).fit()
 
 
 @pytest.mark.slow
@@ -646,6 +648,47 @@ def test_a_resumed_run_keeps_its_optimizer_and_its_data(tmp_path):
         make_trainer(6, folder=tmp_path, data=tokens(49)).fit()
     with pytest.raises(CheckpointError, match="clip_norm 1.0, now None"):
         make_trainer(6, folder=tmp_path, clip_norm=None).fit()
+
+
+def mixed(share, **options):
+    def make(process):
+        parts = [(SharedLatentELBO(process, StepLaw.uniform([1, 2])), share), (NullLatentELBO(process), 1 - share)]
+        return MixedELBO(parts, **options)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (DELBO, NullLatentELBO, "an objective of class DELBO, now NullLatentELBO"),
+        (partial(DELBO, free_bits=1.0), DELBO, "an objective of free_bits 1.0, now 0.0"),
+        (DELBO, partial(DELBO, times="uniform"), "an objective of times count, now uniform"),
+        (mixed(0.5), mixed(0.25), r"an objective of shares \(0.5, 0.5\), now \(0.25, 0.75\)"),
+        (mixed(0.5), DELBO, "an objective of class MixedELBO, now DELBO"),
+    ],
+)
+def test_a_resumed_run_keeps_its_objective(tmp_path, before, now, message):
+    trained(2, folder=tmp_path, objective=before)
+    with pytest.raises(CheckpointError, match=message):
+        make_trainer(4, folder=tmp_path, objective=now).fit()
+    assert make_trainer(4, folder=tmp_path, objective=before, kl_schedule=lambda step: 0.5).fit().step == 4
+
+
+def test_snapshots_of_early_versions_do_not_tell_their_objective(tmp_path):
+    trainer = make_trainer(2, folder=tmp_path)
+    noted = trainer.run._metadata
+    trainer.run._metadata = lambda: {k: v for k, v in noted().items() if k not in ("objective", "judged_at")}
+    trainer.fit()
+    assert make_trainer(4, folder=tmp_path, objective=DELBO).fit().step == 4
+
+
+def test_a_snapshot_of_something_else_is_named(tmp_path):
+    trainer = make_trainer(2, folder=tmp_path)
+    trainer.run._metadata = dict
+    trainer.fit()
+    with pytest.raises(CheckpointError, match="not of a Trainer: it lacks 'config'"):
+        make_trainer(4, folder=tmp_path).fit()
 
 
 @pytest.mark.parametrize(

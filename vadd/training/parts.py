@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from vadd.errors import ConfigError
-from vadd.objectives import DiffusionELBO
+from vadd.objectives import DiffusionELBO, StepLaw
 from vadd.objectives.pairs import check_pair
 from vadd.training.callbacks import Callback
 from vadd.training.config import TrainerConfig
 
-__all__ = ["check_parts", "left_as_it_was"]
+__all__ = ["check_parts", "describe_objective", "left_as_it_was"]
+
+#: Options of objectives that decide what is trained. The KL's weight is none: it may be set between steps.
+_OPTIONS = ("free_bits", "num_particles", "num_steps", "target", "times", "shares")
 
 
 def check_parts(
@@ -36,6 +39,19 @@ def check_parts(
     for setting, name, part in (("validate_every", "validation", validation), ("save_every", "folder", folder)):
         if getattr(config, setting) is not None and part is None:
             raise ConfigError(f"{setting} needs {name}, and there is none: give {name}, or leave {setting} out.")
+
+
+def describe_objective(objective: DiffusionELBO) -> dict[str, str]:
+    """Its class and those of the library's options that it has, by name; of a mixture, its parts' as well."""
+    described = {"class": type(objective).__name__}
+    for name in _OPTIONS:
+        value = getattr(objective, name, ...)
+        if value is None or isinstance(value, int | float | str | tuple | StepLaw):  # they print alike in every run
+            described[name] = str(value)
+    for k, part in enumerate(getattr(objective, "parts", ())):
+        if isinstance(part, DiffusionELBO):
+            described |= {f"{name} of part {k + 1}": value for name, value in describe_objective(part).items()}
+    return described
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vadd._modes import evaluating
 from vadd.errors import CheckpointError, ConfigError
 from vadd.storage.pair import check_pair
+from vadd.training.parts import describe_objective
 from vadd.training.snapshots import Snapshot, Snapshots
 from vadd.training.trackers import start_trackers
 from vadd.training.tree import pack
@@ -128,6 +129,7 @@ class Run:
         trainer = self.trainer
         return {
             "config": trainer.config.to_json(),
+            "objective": describe_objective(trainer.objective),
             "num_processes": trainer.processes.num,
             "sequences_read": trainer.step * trainer.config.batch_size,
             "num_rows": trainer.feed.num_rows,
@@ -162,13 +164,23 @@ class Run:
             CheckpointError: if it is of another model or of a run with other settings.
         """
         trainer, state = self.trainer, found.state
-        theirs, ours = found.metadata["config"], trainer.config.to_json()
+        try:
+            theirs, num = found.metadata["config"], found.metadata["num_rows"]
+        except KeyError as error:
+            raise CheckpointError(f"the snapshot {found.folder} is not of a Trainer: it lacks {error}.") from error
+        ours = trainer.config.to_json()
         other = [
             f"{name} {theirs.get(name)!r}, now {ours[name]!r}" for name in _FIXED if theirs.get(name) != ours[name]
         ]
-        num, own = found.metadata["num_rows"], trainer.feed.num_rows
+        own = trainer.feed.num_rows
         if num != own:
             other.append(f"{'a stream' if num is None else f'{num} rows'} of data, now {own or 'a stream'}")
+        was = found.metadata.get("objective", {})  # early snapshots do not tell
+        other += [
+            f"an objective of {name} {was[name]}, now {value}"
+            for name, value in describe_objective(trainer.objective).items()
+            if was.get(name, value) != value
+        ]
         if (state["scheduler"] is None) != (trainer.scheduler is None):
             other.append("no schedule, now with one" if trainer.scheduler else "a schedule, now without one")
         if other:
