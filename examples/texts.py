@@ -189,7 +189,8 @@ def run(data: TextData, preset: Preset, args: argparse.Namespace) -> dict[str, A
     result = train(data, preset, args, folder)
     model, guide = result.model, result.guide
     notes = {"data": data.name, "update": result.step, "tokenizer": data.tokenizer.fingerprint}
-    notes |= {"packing": data.form["packing"], "frame": data.form.get("frame")}
+    frame = data.form.get("frame")
+    notes |= {"packing": data.form["packing"], "frame": None if frame is None else list(frame)}
     model.save_pretrained(folder / "model", guide=guide, notes=notes)
     data.tokenizer.save(folder / "model" / "tokenizer")
     if history := runs.history_of(folder):

@@ -1,4 +1,4 @@
-"""In which modes networks and checks run."""
+"""In which modes networks and checks run, and weights that are tried out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import nn
 
-__all__ = ["are_checks_on", "checks_on", "evaluating"]
+__all__ = ["are_checks_on", "checks_on", "evaluating", "restored_on_error"]
 
 #: Of this thread, so that two of them may use one model.
 _CHECKS = ContextVar("_CHECKS", default=True)
@@ -26,6 +26,17 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def restored_on_error(module: nn.Module) -> Iterator[None]:
+    """Give the module its weights and buffers back where an error ends what is done inside."""
+    before = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    try:
+        yield
+    except BaseException:
+        module.load_state_dict(before)
+        raise
 
 
 def are_checks_on() -> bool:

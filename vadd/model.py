@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vadd import samplers
 from vadd._checks import require_kind
-from vadd._modes import evaluating
+from vadd._modes import evaluating, restored_on_error
 from vadd._naming import UniquelyNamedModule
 from vadd.backbones.base import Denoiser, FeatureDenoiser
 from vadd.backbones.sharing import attach_parts
@@ -281,7 +281,7 @@ class VADDModel(UniquelyNamedModule):
         :func:`vadd.training.start_from_mdm` also compares the masking processes, and reads stored models.
 
         Raises:
-            ConfigError: as there.
+            ConfigError: as there; the model is left as it was.
         """
         require_kind("mdm", mdm, VADDModel, "load a stored one first, VADDModel.from_pretrained(folder)")
         if mdm.has_latent:
@@ -293,8 +293,8 @@ class VADDModel(UniquelyNamedModule):
                 f"denoiser has no matching place for the weights {', '.join(misfits)}; build it with the same "
                 "options as the mdm's, but for latent_shape."
             )
-        self.denoiser.load_state_dict(weights, strict=False)
-        with evaluating(self, mdm):  # dropout would make any two networks differ
+        with restored_on_error(self.denoiser), evaluating(self, mdm):  # dropout would make any two networks differ
+            self.denoiser.load_state_dict(weights, strict=False)
             self._require_same_start(mdm)
 
     def _require_same_start(self, mdm: "VADDModel") -> None:

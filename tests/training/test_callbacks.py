@@ -188,6 +188,11 @@ def test_pictures_without_a_place_or_with_bad_numbers_are_refused():
             SamplePictures(1, print, num_steps=num_steps)
 
 
+def test_options_that_no_sampler_takes_are_refused_at_once():
+    with pytest.raises(ConfigError, match="SamplePictures takes no option foo, temprature; it passes on .*temperature"):
+        SamplePictures(1, print, temprature=0.5, foo=1)
+
+
 @pytest.mark.usefixtures("_unchecked")
 def test_checks_of_the_latent_go_to_the_trackers():
     watch = WatchLatent(sequences(), every=4, num_latents=4)
@@ -217,7 +222,7 @@ def test_a_dead_latent_is_reported_and_what_is_not_finite_left_out():
     assert trainer.logged[0][1]["latent/is_dead"] == 1
     for values in watch.monitor.history.values():
         values.append(None if values is watch.monitor.history["kl"] else values[-1])
-    watch.monitor.__class__ = type("Still", (type(watch.monitor),), {"__call__": lambda self, step: None})
+    watch.monitor.__class__ = type("Still", (type(watch.monitor),), {"__call__": lambda self, step: "made"})
     trainer.step = 5
     watch.on_step(trainer)
     assert "latent/kl" not in trainer.logged[-1][1]
@@ -238,6 +243,17 @@ def test_the_history_of_the_latent_goes_on_after_a_resume():
     Trainer(second, averaged=averaged, step=5).fit()
     assert second.monitor.history == whole.monitor.history
     assert second.state_dict() == whole.state_dict()
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_a_check_from_before_a_resume_is_not_reported_again():
+    first = WatchLatent(sequences(), every=4, num_latents=4)
+    Trainer(first).fit(4)
+    second = WatchLatent(sequences(), every=3, num_latents=4)
+    second.load_state_dict(first.state_dict())
+    trainer = Trainer(second, step=4)
+    trainer.fit()
+    assert [step for step, _ in trainer.logged] == second.monitor.history["step"][1:] == [9]
 
 
 @pytest.mark.usefixtures("_unchecked")
@@ -269,14 +285,14 @@ def test_bad_options_of_the_watch_are_refused():
 
 
 class Dies(Callback):
-    """Stops training by an error after an update."""
+    """Stops training after an update, with nothing saved."""
 
     def __init__(self, step):
         self.step = step
 
     def on_step(self, trainer):
         if trainer.step == self.step:
-            raise RuntimeError("dies here")
+            raise KeyboardInterrupt("dies here")
 
 
 @pytest.mark.usefixtures("_unchecked")
@@ -306,7 +322,7 @@ def test_a_run_that_died_and_went_on_leaves_the_files_of_one_that_did_not(tmp_pa
         return watch.monitor.history
 
     history = run(tmp_path / "whole")
-    with pytest.raises(RuntimeError, match="dies here"):
+    with pytest.raises(KeyboardInterrupt, match="dies here"):
         run(tmp_path / "died", Dies(9))
     assert read_metrics(tmp_path / "died")["loss"]["step"] == [2, 4, 6, 8]
     capsys.readouterr()

@@ -14,9 +14,9 @@ from torch import nn
 
 import vadd.training.checkpoint as checkpoint
 from vadd import MaskingProcess, RecognitionGuide, VADDModel
-from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition, MLPDenoiser, MLPRecognition
+from vadd.backbones import DiTDenoiser, DiTRecognition, EmptyRecognition, MLPDenoiser, MLPRecognition, Recognition
 from vadd.errors import CheckpointError, ConfigError, VADDError
-from vadd.priors import LatentPrior, StandardNormalPrior, VampPrior
+from vadd.priors import ConditionalPrior, FlowPrior, LatentPrior, StandardNormalPrior, VampPrior
 from vadd.schedules import CosineSchedule, GeometricSchedule, LinearSchedule, PolynomialSchedule
 from vadd.training import load_checkpoint, save_checkpoint
 
@@ -101,6 +101,22 @@ def test_a_round_trip_gives_the_same_samples(tmp_path, kind, latent, dtype):
         assert torch.equal(loaded.guide.encode(x_0).mean, guide.encode(x_0).mean)
 
 
+@pytest.mark.parametrize("prior", [FlowPrior(LATENT, num_layers=2, hidden_size=8), StandardNormalPrior(LATENT)])
+def test_parts_of_several_dtypes_come_back_in_theirs(tmp_path, prior):
+    model, guide = make_pair(prior=prior)
+    model.bfloat16(), guide.bfloat16()
+    model.prior.float()
+    model.denoiser.head.double()
+    guide.recognition.trunk.double()
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "checkpoint", model, guide))
+    model.save_pretrained(tmp_path / "model", guide=guide)
+    pretrained = VADDModel.from_pretrained(tmp_path / "model")
+    for own, other in ((model, loaded.model), (model, pretrained), (guide, loaded.guide)):
+        assert_same_state(other, own)
+    if isinstance(prior, FlowPrior):  # a buffer that is not stored follows its neighbours
+        assert loaded.model.prior.loc.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     "schedule", [CosineSchedule(), PolynomialSchedule(1.7), GeometricSchedule(0.01, 9.0)], ids=repr
 )
@@ -149,6 +165,17 @@ def test_a_figure_that_is_nan_does_not_stop_a_checkpoint(tmp_path):
     model, guide = make_pair()
     save_checkpoint(tmp_path, model, guide, notes={"loss": float("nan")})
     assert load_checkpoint(tmp_path).notes["loss"] != load_checkpoint(tmp_path).notes["loss"]
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("notes", [{1: "a"}, {"a": (1, 2)}, {"a": [{"b": {None: 1}}]}, {"a": [float("nan"), (1,)]}])
+def test_notes_that_would_come_back_as_others_are_refused(tmp_path, notes):
+    model, guide = make_pair()
+    with pytest.raises(CheckpointError, match="keys are text and sequences lists"):
+        save_checkpoint(tmp_path / "new", model, guide, notes=notes)
+    with pytest.raises(CheckpointError, match="notes must be JSON-ready"):
+        model.save_pretrained(tmp_path / "new", notes=notes)
+    assert not (tmp_path / "new").exists()
 
 
 FIRST_HEADER = {
@@ -237,6 +264,27 @@ def test_an_unregistered_part_must_be_passed(tmp_path, prior):
         load_checkpoint(folder, prior=prior(LATENT + 1))
 
 
+class Encoder(Recognition):
+    """A network of a user, not registered, to be a part of registered ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent_shape = torch.Size([LATENT])
+        self.inner = MLPRecognition(VOCAB, LENGTH, LATENT, **SIZE)
+
+    def forward(self, tokens, target, t, **options):
+        return self.inner(tokens, target, t)
+
+
+def test_a_part_with_an_unregistered_one_inside_must_be_passed(tmp_path):
+    model, guide = make_pair(prior=ConditionalPrior(Encoder(), VOCAB))
+    folder = save_checkpoint(tmp_path, model, guide)
+    with pytest.raises(CheckpointError, match=r"prior \(or something inside\) is .*: pass prior="):
+        load_checkpoint(folder)
+    loaded = load_checkpoint(folder, prior=ConditionalPrior(Encoder(), VOCAB))
+    assert_same_state(loaded.model, model)
+
+
 def test_unknown_parts_are_refused(saved):
     folder, *_ = saved
     with pytest.raises(CheckpointError, match="unknown parts denoise; .*denoiser"):
@@ -274,7 +322,7 @@ def test_misfitting_tensors_are_named(saved, change):
         key = "model.denoiser.head.more"
         tensors[key] = torch.zeros(2)
     else:
-        tensors[key] = tensors[key].double()
+        tensors[key] = tensors[key].long()
     save_file(tensors, folder / "other")
     replace_weights(folder, (folder / "other").read_bytes())
     with pytest.raises(CheckpointError, match=key.removeprefix("model.")):

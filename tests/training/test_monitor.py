@@ -246,6 +246,23 @@ def test_what_counts_as_ignored_grows_with_the_kl(kl, loss, symptom, monkeypatch
     assert monitor.history["symptom"] == [symptom]
 
 
+@pytest.mark.parametrize(
+    ("kl_all_masked", "loss", "symptom"), [(6.0, 4.0, None), (6.0, 0.2, "ignored"), (0.01, 4.0, "collapsed")]
+)
+def test_a_shared_latent_is_judged_where_it_is_drawn(kl_all_masked, loss, symptom, monkeypatch):
+    """What its guide says of partly masked sequences means little, be it large or infinite."""
+    bins = {"mask_ratios": torch.tensor([0.5, 1.0]), "kl_per_bin": torch.tensor([torch.inf, 100.0]).double()}
+    diagnosis = replace(ALIVE, **bins, kl_all_masked=kl_all_masked, is_shared=True, mixture_off_loss=loss)
+    monkeypatch.setattr(monitor_module, "diagnose_latent", lambda *args, **kwargs: diagnosis)
+    monitor = LatentMonitor(*fixed_pair(), BITS, warm_up=0, patience=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        monitor(0)
+    found = {"ignored": "the KL is up to 6.00 nats", "collapsed": "0.05 nats with all tokens masked", None: ""}[symptom]
+    assert found in "".join(str(alarm.message) for alarm in caught)
+    assert (monitor.history["symptom"], monitor.history["kl"]) == ([symptom], [kl_all_masked])
+
+
 def test_checks_come_every_so_many_steps_whatever_steps_are_called():
     monitor = LatentMonitor(*make_pair(), copies(8), every=5)
     assert [step for step in range(12) if monitor(step) is not None] == [0, 5, 10]

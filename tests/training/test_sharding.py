@@ -144,6 +144,8 @@ def test_the_average_is_read_after_it_was_gathered_alone(ema_decay):
     shares.gather()
     moved = dict(nn.ModuleList(shares.averaged).named_parameters())
     assert all(torch.equal(value, start[name] + 1) for name, value in moved.items())
+    assert not any(p.requires_grad for p in moved.values())
+    assert all(p.requires_grad for part in shares.release() for p in part.parameters())
 
 
 @pytest.mark.usefixtures("group")

@@ -174,6 +174,26 @@ def test_a_trainer_goes_on_within_the_program():
     assert torch.equal(weights(trainer), weights(reference))
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_update_that_failed_is_made_with_its_rows(num_workers):
+    reference = trained()
+    trainer = make_trainer(12, 8, data=stream(), num_workers=num_workers)
+    forward, is_bad = trainer.loss.forward, iter([False, False, True])
+
+    def fail_once(part):
+        if next(is_bad, False):
+            raise RuntimeError("out of memory")
+        return forward(part)
+
+    trainer.loss.forward = fail_once
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        trainer.fit()
+    assert trainer.step == 2
+    trainer.fit()
+    assert caught.traceback  # it holds the first try's frames
+    assert torch.equal(weights(trainer), weights(reference))
+
+
 def test_snapshots_hold_the_position_of_their_update(tmp_path):
     trainer = trained(tmp_path, 5)
     found = trainer.run.snapshots.load_latest()

@@ -5,6 +5,8 @@ import gc
 import os
 import signal
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -16,9 +18,20 @@ from torch.optim.lr_scheduler import LambdaLR
 sys.path.insert(0, str(Path(__file__).parent))
 from parts import averaged_weights, make_pair, make_trainer, tokens, weights  # noqa: E402
 
+from vadd import VADDModel  # noqa: E402
+from vadd.backbones import MLPRecognition  # noqa: E402
 from vadd.errors import CheckpointError, ConfigError, DataError, DomainError, NonFiniteError  # noqa: E402
-from vadd.objectives import DELBO  # noqa: E402
-from vadd.training import Callback, Trainer, TrainerConfig, warmup_constant, warmup_cosine  # noqa: E402
+from vadd.objectives import DELBO, MixedELBO, NullLatentELBO, SharedLatentELBO, StepLaw  # noqa: E402
+from vadd.priors import ConditionalPrior, VampPrior  # noqa: E402
+from vadd.recipes import get_recipe  # noqa: E402
+from vadd.training import (  # noqa: E402
+    Callback,
+    Trainer,
+    TrainerConfig,
+    load_checkpoint,
+    warmup_constant,
+    warmup_cosine,
+)
 from vadd.training.compiling import compile_networks  # noqa: E402
 from vadd.training.noise import RowNoise, keyed_generator  # noqa: E402
 from vadd.training.weights import moving_average  # noqa: E402
@@ -161,6 +174,24 @@ def test_the_result_is_the_average_in_evaluation_mode():
     assert result.model.sample(2, num_steps=2).shape == (2, 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_the_result_can_be_trained_on(ema_decay):
+    model, guide = make_pair()
+    model.denoiser.head.requires_grad_(False)
+    result = make_trainer(3, pair=(model, guide), ema_decay=ema_decay).fit()
+    flags = [
+        [p.requires_grad for part in pair for p in part.parameters()]
+        for pair in ((model, guide), (result.model, result.guide))
+    ]
+    assert flags[0] == flags[1]
+    assert set(flags[0]) == {True, False}
+    trainer = make_trainer(3, pair=(result.model, result.guide))
+    before = weights(trainer)
+    trainer.fit()
+    assert not torch.equal(weights(trainer), before)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_losses_are_float32_under_low_precision(precision):
     seen = []
@@ -194,6 +225,19 @@ def test_the_kl_weight_follows_its_schedule():
     assert [m["kl_weight"] for m in recorder.metrics] == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
+@pytest.mark.parametrize("fails_at", [0, 3])
+def test_the_objective_is_left_as_it_was(fails_at):
+    generator = torch.Generator().manual_seed(1)
+    trainer = make_trainer(4, kl_schedule=lambda step: step / 10, callbacks=[FailAt(fails_at)])
+    trainer.objective.generator, trainer.objective.kl_weight = generator, 0.7
+    before = generator.get_state()
+    with pytest.raises(OSError) if fails_at else nullcontext():
+        trainer.fit()
+    assert trainer.objective.generator is generator
+    assert torch.equal(generator.get_state(), before)
+    assert trainer.objective.kl_weight == 0.7
+
+
 def test_callbacks_hear_of_everything_in_order(tmp_path):
     recorder = Recorder()
     judged = []
@@ -215,7 +259,7 @@ def test_callbacks_hear_of_everything_in_order(tmp_path):
     assert recorder.of("start") == [0]
     assert recorder.of("step") == [1, 2, 3, 4, 5, 6]
     assert recorder.of("validation") == [3, 6]
-    assert recorder.of("save") == [2, 4, 6]
+    assert recorder.of("save") == [2, 4, 6, 6]  # before the last validation, and with its score
     assert recorder.of("end") == ["finished"]
     assert [m["step"] for m in recorder.metrics] == [2, 4, 6]
     assert judged == [False, False]
@@ -336,8 +380,123 @@ def test_data_that_cannot_be_read_end_training_saved(tmp_path):
     trainer = make_trainer(9, data=Rows(), folder=tmp_path)
     with pytest.raises(DataError, match="the disk is gone") as caught:
         trainer.fit()
-    assert "update 3 was not made; saved to" in caught.value.__notes__[0]
+    assert "training ended after update 2: saved to" in caught.value.__notes__[0]
     assert make_trainer(9, folder=tmp_path).fit().step == 9
+
+
+def snapshots(folder):
+    return sorted(path.name for path in folder.glob("snapshots/*"))
+
+
+def test_a_run_that_stopped_at_a_gradient_goes_on_by_skipping_it(tmp_path):
+    whole = make_trainer(6, on_nonfinite="skip")
+    Poison(whole, 3)
+    assert whole.fit().skipped == 1
+    first = make_trainer(6, folder=tmp_path)
+    Poison(first, 3)
+    with pytest.raises(NonFiniteError) as caught:
+        first.fit()
+    assert "training ended after update 3: saved to" in caught.value.__notes__[0]
+    second = make_trainer(6, folder=tmp_path, on_nonfinite="skip")
+    Poison(second, 3)
+    assert second.fit().skipped == 1
+    assert torch.equal(weights(second), weights(whole))
+    assert torch.equal(averaged_weights(second), averaged_weights(whole))
+
+
+class FailAt(Callback):
+    def __init__(self, step, error=OSError):
+        self.step, self.error = step, error
+
+    def on_step(self, trainer):
+        if trainer.step == self.step:
+            raise self.error("the disk is full")
+
+
+def test_what_was_done_before_a_callback_failed_is_saved(tmp_path):
+    with pytest.raises(OSError, match="the disk is full") as caught:
+        trained(6, folder=tmp_path, callbacks=[FailAt(4)])
+    assert caught.value.__notes__ == [f"training ended after update 4: saved to {tmp_path}/snapshots/step-0000000004."]
+    assert torch.equal(weights(trained(6, folder=tmp_path)), weights(trained(6)))
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({}, "there is no folder"),
+        ({"processes": 2}, "other processes may go on"),
+        ({"is_full": True}, "failed, too: no"),
+    ],
+)
+def test_an_error_says_why_nothing_was_saved(tmp_path, monkeypatch, options, note):
+    trainer = make_trainer(6, callbacks=[FailAt(4)], folder=tmp_path if options else None)
+
+    def on_step(trainer):
+        if "processes" in options:
+            trainer.processes.num = 2
+        raise OSError("the disk is full")
+
+    def save(*args, **kwargs):
+        raise CheckpointError("no room")
+
+    trainer.callbacks[0].on_step = on_step
+    if "is_full" in options:
+        monkeypatch.setattr(trainer.run.snapshots, "save", save)
+    with pytest.raises(OSError, match="the disk is full") as caught:
+        trainer.fit()
+    assert f"training ended after update 1: not saved, as {note}" in caught.value.__notes__[0].replace("that ", "")
+    assert snapshots(tmp_path) == []
+
+
+def test_an_update_that_is_half_made_is_not_saved(tmp_path):
+    trainer = make_trainer(6, folder=tmp_path)
+    step = trainer.optimizer.step
+
+    def fail(*args, **options):
+        if trainer.step == 2:
+            with torch.no_grad():
+                next(iter(trainer.pair.parameters())).add_(1.0)
+            raise RuntimeError("out of memory")
+        return step(*args, **options)
+
+    trainer.optimizer.step = fail
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        trainer.fit()
+    assert caught.value.__notes__ == ["training ended after update 2: not saved, as update 3 is half made."]
+    assert snapshots(tmp_path) == []
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_nothing_is_saved_where_nothing_was_done_or_the_user_wants_out(tmp_path, at):
+    trainer = make_trainer(6, folder=tmp_path, callbacks=[FailAt(at, KeyboardInterrupt)])
+    if at == 0:
+        trainer.loss.forward = None
+    with pytest.raises((KeyboardInterrupt, TypeError)) as caught:
+        trainer.fit()
+    assert not hasattr(caught.value, "__notes__")
+    assert snapshots(tmp_path) == []
+
+
+def test_the_last_validation_may_fail(tmp_path):
+    def broken(model, guide):
+        assert snapshots(tmp_path) == ["step-0000000003"]  # should this process be killed now
+        raise ValueError("no such metric")
+
+    def judge(model, guide):
+        judged.append(1)
+        return {"validation/score": 1.5}
+
+    with pytest.raises(ValueError, match="no such metric") as caught:
+        trained(3, folder=tmp_path, validation=broken)
+    assert "saved to" in caught.value.__notes__[0]
+    judged = []
+    for _ in range(2):  # what was not judged is judged once
+        trainer = trained(3, folder=tmp_path, validation=judge)
+        found = trainer.run.snapshots.load_latest()
+        assert (found.step, found.score, found.metadata["metrics"]["validation/score"]) == (3, 1.5, 1.5)
+    assert judged == [1]
+    trained(5, folder=tmp_path, validation=judge)
+    assert judged == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -415,8 +574,16 @@ def test_a_swapped_pair_is_not_trained():
 def test_parts_that_do_not_fit():
     with pytest.raises(ConfigError, match="validate needs a validation"):
         make_trainer().validate()
+    pair = make_pair()
+    for part in pair:
+        part.requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        make_trainer(pair=pair)
     with pytest.raises(ConfigError, match="one length"):
         make_trainer(data={"x_0": tokens(), "condition": torch.zeros(3)})
+    for data in ({"x_0": tokens(), "label": torch.zeros(50)}, {"condition": torch.zeros(50)}, {}):
+        with pytest.raises(ConfigError, match="data must be tokens, or mappings of x_0 and any of is_frozen"):
+            make_trainer(data=data)
 
 
 def test_functions_that_fit_are_taken():
@@ -461,7 +628,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     with pytest.raises(CheckpointError, match="batch_size 8, now 10"):
         make_trainer(6, 10, folder=tmp_path).fit()
     with pytest.raises(CheckpointError, match="another model"):
-        make_trainer(6, folder=tmp_path, recipe="paper").fit()
+        make_trainer(6, folder=tmp_path, recipe="paper", objective=get_recipe("default").objective).fit()
 
 
 @pytest.mark.slow
@@ -530,6 +697,47 @@ def test_a_resumed_run_keeps_its_optimizer_and_its_data(tmp_path):
         make_trainer(6, folder=tmp_path, clip_norm=None).fit()
 
 
+def mixed(share, **options):
+    def make(process):
+        parts = [(SharedLatentELBO(process, StepLaw.uniform([1, 2])), share), (NullLatentELBO(process), 1 - share)]
+        return MixedELBO(parts, **options)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (DELBO, NullLatentELBO, "an objective of class DELBO, now NullLatentELBO"),
+        (partial(DELBO, free_bits=1.0), DELBO, "an objective of free_bits 1.0, now 0.0"),
+        (DELBO, partial(DELBO, times="uniform"), "an objective of times count, now uniform"),
+        (mixed(0.5), mixed(0.25), r"an objective of shares \(0.5, 0.5\), now \(0.25, 0.75\)"),
+        (mixed(0.5), DELBO, "an objective of class MixedELBO, now DELBO"),
+    ],
+)
+def test_a_resumed_run_keeps_its_objective(tmp_path, before, now, message):
+    trained(2, folder=tmp_path, objective=before)
+    with pytest.raises(CheckpointError, match=message):
+        make_trainer(4, folder=tmp_path, objective=now).fit()
+    assert make_trainer(4, folder=tmp_path, objective=before, kl_schedule=lambda step: 0.5).fit().step == 4
+
+
+def test_snapshots_of_early_versions_do_not_tell_their_objective(tmp_path):
+    trainer = make_trainer(2, folder=tmp_path)
+    noted = trainer.run._metadata
+    trainer.run._metadata = lambda: {k: v for k, v in noted().items() if k not in ("objective", "judged_at")}
+    trainer.fit()
+    assert make_trainer(4, folder=tmp_path, objective=DELBO).fit().step == 4
+
+
+def test_a_snapshot_of_something_else_is_named(tmp_path):
+    trainer = make_trainer(2, folder=tmp_path)
+    trainer.run._metadata = dict
+    trainer.fit()
+    with pytest.raises(CheckpointError, match="not of a Trainer: it lacks 'config'"):
+        make_trainer(4, folder=tmp_path).fit()
+
+
 @pytest.mark.parametrize(
     ("before", "now", "message"),
     [
@@ -565,6 +773,30 @@ def test_what_cannot_be_stored_is_known_before_training(tmp_path):
     with pytest.raises(ConfigError, match="of type set, which cannot be stored"):
         trainer.fit()
     assert trainer.step == 0
+
+
+def test_a_pair_that_cannot_be_stored_is_known_before_training(tmp_path):
+    model, guide = make_pair()
+    other = copy.deepcopy(guide.recognition)
+    model = VADDModel(model.denoiser, VampPrior.from_data(other, tokens(), 3), model.process)
+    trainer = make_trainer(3, pair=(model, guide), folder=tmp_path)
+    with pytest.raises(ConfigError, match="VampPrior shares another recognition network"):
+        trainer.fit()
+    assert trainer.step == 0
+
+
+def test_a_run_with_a_part_that_is_not_registered_is_stored(tmp_path):
+    class Plain(MLPRecognition):
+        pass
+
+    def prior():
+        return ConditionalPrior(Plain(3, 4, 2, hidden_size=4, depth=1), 3)
+
+    model, guide = make_pair()
+    model = VADDModel(model.denoiser, prior(), model.process)
+    result = make_trainer(2, pair=(model, guide), folder=tmp_path).fit()
+    loaded = load_checkpoint(tmp_path / "snapshots/step-0000000002/model", prior=prior()).model
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), result.model.parameters(), strict=True))
 
 
 class NoisyRows(torch.utils.data.Dataset):

@@ -135,8 +135,10 @@ def test_a_model_of_another_type_is_named(name, value):
 def test_a_denoiser_that_reads_the_latent_already_is_refused():
     model = make()
     torch.nn.init.normal_(model.denoiser.trunk.conditioning.latent.modulation.weight)
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(ConfigError, match="initialized to zero"):
         start_from_mdm(model, trained())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_an_empty_folder_is_refused(tmp_path):

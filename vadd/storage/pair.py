@@ -90,14 +90,21 @@ def describe_pair(model: StoredModel, guide: StoredGuide | None) -> dict[str, An
     if guide is not None:
         parts["recognition"] = guide.recognition
     return {
-        # Parts of classes that are not registered are null: they are passed again when loading.
-        "parts": {name: describe(part) if "_arguments" in part.__dict__ else None for name, part in parts.items()},
+        "parts": {name: _description(part) for name, part in parts.items()},
         "vocab_size": model.process.vocab_size,
         "latent_dropout": model.latent_dropout,
         **({} if guide is None else {"explains": guide.explains}),
         "latents": model.latents,
         "gate": None if model.gate is None else model.gate.to_json(),
     }
+
+
+def _description(part: Any) -> dict[str, Any] | None:
+    """The part's, or None where it or one in it cannot be described: then it is passed again when loading."""
+    try:
+        return describe(part)
+    except ConfigError:
+        return None
 
 
 def tensors_of(part: StoredModel | StoredGuide, prefix: str = "") -> dict[str, Tensor]:
@@ -107,22 +114,33 @@ def tensors_of(part: StoredModel | StoredGuide, prefix: str = "") -> dict[str, T
 
 
 def check_notes(notes: Any, *, allow_nan: bool = False) -> None:
-    """Raise :class:`CheckpointError` unless the notes can be written as JSON."""
+    """Raise :class:`CheckpointError` unless the notes can be written as JSON, and come back from it as they are."""
     try:
-        json.dumps(notes, allow_nan=allow_nan)
+        read = json.loads(json.dumps(notes, allow_nan=allow_nan))
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"notes must be JSON-ready: {error}") from error
+    if not _is_same(notes, read):
+        raise CheckpointError(
+            "notes must be JSON-ready: keys are text and sequences lists, or they would come back as other values; got "
+            f"{notes!r:.200}."
+        )
+
+
+def _is_same(value: Any, read: Any) -> bool:
+    if isinstance(value, dict):
+        return value.keys() == read.keys() and all(_is_same(item, read[key]) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_same, value, read))
+    return bool(value == read or value != value)  # NaN is no number's equal
 
 
 def load_weights(part: nn.Module, name: str, stored: dict[str, Tensor], path: Path) -> None:
-    """Give a part the tensors of a file, in their dtype.
+    """Give a part the tensors of a file, in their dtypes.
 
     Raises:
         CheckpointError: if one is missing, unexpected, or of another shape or dtype.
     """
-    dtypes = {value.dtype for value in stored.values() if value.is_floating_point()}
-    if len(dtypes) == 1:
-        part.to(dtypes.pop())
+    _take_dtypes(part, stored)
     own = part.state_dict()
     expected = {key for key, value in own.items() if value.numel() > 0}
     wrong = sorted(
@@ -135,6 +153,20 @@ def load_weights(part: nn.Module, name: str, stored: dict[str, Tensor], path: Pa
             f"{', '.join(wrong[:8])}{' ...' if len(wrong) > 8 else ''}. Were the parts built with other options?"
         )
     part.load_state_dict(stored, strict=False)
+
+
+def _take_dtypes(part: nn.Module, stored: dict[str, Tensor], prefix: str = "") -> None:
+    """Give a part the floating dtypes of its stored tensors; buffers that are not stored follow those beside them."""
+    dtypes = {v.dtype for key, v in stored.items() if key.startswith(prefix) and v.is_floating_point()}
+    if len(dtypes) == 1:
+        part.to(dtypes.pop())
+        return
+    for name, child in part.named_children() if dtypes else ():
+        _take_dtypes(child, stored, f"{prefix}{name}.")
+    for name, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+        value = stored.get(f"{prefix}{name}")
+        if value is not None and value.is_floating_point() and tensor.is_floating_point():
+            tensor.data = tensor.data.to(value.dtype)
 
 
 class Blueprint:
@@ -203,7 +235,9 @@ class Blueprint:
             return self.parts[name]
         description = self.header["parts"][name]
         if description is None:
-            raise CheckpointError(f"the {name} is of a class that is not registered: pass {name}=... to load.")
+            raise CheckpointError(
+                f"the {name} (or something inside) is of a class that is not registered: pass {name}=... to load."
+            )
         return build(description)
 
     def _latents(self) -> tuple[Any, LatentGate | None]:

@@ -192,11 +192,12 @@ def num_rows_of(data: Tensor | Mapping[str, Tensor] | Dataset) -> int:
     """Number of sequences.
 
     Raises:
-        ConfigError: if the data have no length, or tensors of different lengths.
+        ConfigError: if the data have no length, or tensors of different lengths or unknown names.
     """
     if isinstance(data, Tensor):
         return len(data)
     if isinstance(data, Mapping):
+        check_names(data)
         lengths = {name: len(value) for name, value in data.items()}
         if len(set(lengths.values())) != 1:
             raise ConfigError(f"the tensors of data must have one length, got {lengths}.")

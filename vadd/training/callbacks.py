@@ -1,5 +1,6 @@
 """What runs beside training: a progress bar, sample pictures, a watch on the latent, and callbacks of your own."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from vadd._checks import require_integer
 from vadd.errors import ConfigError, DomainError
+from vadd.samplers import sample
 from vadd.training.monitor import LatentMonitor
 from vadd.types import Tokens
 
@@ -113,7 +115,7 @@ class SamplePictures(Callback):
 
     Raises:
         DomainError: if a number is not positive.
-        ConfigError: at the start, if neither this nor the trainer has a folder.
+        ConfigError: if the sampler has no such option; at the start, if neither this nor the trainer has a folder.
     """
 
     def __init__(
@@ -131,6 +133,10 @@ class SamplePictures(Callback):
             require_integer(name, number)
         if not num_steps or len(set(num_steps)) < len(num_steps):
             raise DomainError(f"num_steps must name at least one number of steps, each once, got {tuple(num_steps)}.")
+        known = sorted(set(inspect.signature(sample).parameters) - {"model", "num_samples", "num_steps", "seed"})
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ConfigError(f"SamplePictures takes no option {', '.join(unknown)}; it passes on {', '.join(known)}.")
         self.every, self.draw, self.folder = every, draw, None if folder is None else Path(folder)
         self.num_samples, self.num_steps, self.seed, self.options = num_samples, tuple(num_steps), seed, options
 
@@ -199,9 +205,8 @@ class WatchLatent(Callback):
         if trainer.step % self.every:
             return
         trainer.gather()
-        if self.monitor is None:
+        if self.monitor is None or self.monitor(trainer.step) is None:  # after a resume the last check may be recent
             return
-        self.monitor(trainer.step)
         last = {name: values[-1] for name, values in self.monitor.history.items()}
         names = ("kl", "mutual_information", "prior_gap", "mixture_off_loss", "active_units")
         metrics = {f"latent/{name}": last[name] for name in names if last[name] is not None}

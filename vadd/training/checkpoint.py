@@ -33,7 +33,7 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(
     folder: str | Path, model: VADDModel, guide: RecognitionGuide, *, notes: dict[str, Any] | None = None
 ) -> Path:
-    """Write model and guide to ``folder``, replacing an earlier checkpoint there.
+    """Write model and guide to ``folder``, replacing an earlier checkpoint there; one process at a time.
 
     Args:
         folder: created if missing.

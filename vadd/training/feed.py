@@ -1,6 +1,6 @@
 """What a trainer reads: rows in an order of its own, or a stream that brings its order along."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +23,7 @@ class Feed:
 
     Attributes:
         order: of the rows; None for a stream.
-        position: of a stream, behind the latest batch that was asked for; None for other data.
+        position: of a stream, behind the batch of the latest update; None for other data.
 
     Raises:
         ConfigError: if the data are neither.
@@ -33,6 +33,7 @@ class Feed:
         self.data, self.config = data, config
         self.order: BatchOrder | None = None
         self.position: dict[str, Any] | None = None
+        self._behind: dict[str, Any] | None = None  # the latest batch that was asked for
         if isinstance(data, RowStream):
             self.position = data.state_dict()
         else:
@@ -57,7 +58,11 @@ class Feed:
             self.data.load_state_dict(position or {})
             self.position = position
 
-    def batches(self, first: int, start: int, num: int, pin_memory: bool) -> Iterator[Batch]:
+    def advance(self) -> None:
+        """After the update with the latest batch: one that fails leaves its rows to the next try."""
+        self.position = self._behind
+
+    def batches(self, first: int, start: int, num: int, pin_memory: bool) -> Generator[Batch, None, None]:
         """The batches from number ``first`` on, of each the rows from ``start`` to ``start + num``.
 
         Raises:
@@ -68,7 +73,7 @@ class Feed:
         if isinstance(self.data, RowStream):
             self.restore(self.position)  # the stream itself may have read ahead
             batches = stream_batches(self.data, last - first, self.config.batch_size, read_ahead=workers > 0, **options)
-            for batch, self.position in batches:
+            for batch, self._behind in batches:
                 yield batch
         elif self.order is not None:
             yield from read_batches(self.data, self.order, first, last, num_workers=workers, **options)

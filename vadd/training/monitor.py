@@ -45,9 +45,11 @@ class LatentMonitor:
 
     A check shows a *symptom* where the latent is
 
-    - ``"collapsed"``: guide and prior agree to 0.05 nats at every share of masked tokens;
+    - ``"collapsed"``: guide and prior agree to 0.05 nats at every share of masked tokens, or with all masked where
+      the model keeps one latent a trajectory;
     - ``"ignored"``: they differ, but fixing the latent at zero changes the one-step likelihood by less than 5 % of the
-      largest KL (of a nat, if that is more): the latent is paid for and not read;
+      largest KL (of a nat, if that is more), which of such a model is the one with all masked: the latent is paid for
+      and not read;
     - ``"inactive"``: fewer than ``min_active_units`` components vary with the sequence.
 
     A check whose KL or likelihood is infinite or NaN shows ``"not finite"`` and is not judged.
@@ -77,8 +79,9 @@ class LatentMonitor:
 
     Attributes:
         history: one list a quantity with one entry a check, ready for JSON: ``"step"``; ``"kl"``, the mean of
-            ``"kl_per_bin"``; ``"mutual_information"``, ``"prior_gap"``, ``"mixture_off_loss"``, all in nats per
-            sequence, None where not finite; ``"active_units"``; ``"symptom"``, None for a latent in use; ``"state"``.
+            ``"kl_per_bin"``, or with all masked where the model keeps one latent a trajectory;
+            ``"mutual_information"``, ``"prior_gap"``, ``"mixture_off_loss"``, all in nats per sequence, None where not
+            finite; ``"active_units"``; ``"symptom"``, None for a latent in use; ``"state"``.
         state: ``"waking"``, ``"awake"`` or ``"dead"``.
 
     Raises:
@@ -182,7 +185,7 @@ class LatentMonitor:
         self.state, self._num_alive, self._num_dead = state["state"], state["num_alive"], state["num_dead"]
 
     def _symptom(self, diagnosis: LatentDiagnosis) -> str | None:
-        kl, loss = diagnosis.kl_per_bin, diagnosis.mixture_off_loss
+        kl, loss = _kl(diagnosis), diagnosis.mixture_off_loss
         if not (bool(kl.isfinite().all()) and math.isfinite(loss)):
             return "not finite"
         if diagnosis.is_collapsed:
@@ -209,7 +212,7 @@ class LatentMonitor:
     def _record(self, step: int, diagnosis: LatentDiagnosis, symptom: str | None) -> None:
         entry = {
             "step": step,
-            "kl": _or_none(float(diagnosis.kl_per_bin.mean())),
+            "kl": _or_none(float(_kl(diagnosis).mean())),
             "kl_per_bin": [_or_none(kl) for kl in diagnosis.kl_per_bin.tolist()],
             "active_units": diagnosis.active_units,
             "mutual_information": _or_none(diagnosis.mutual_information),
@@ -222,9 +225,10 @@ class LatentMonitor:
             values.append(entry[name])
 
     def _alarm(self, step: int, diagnosis: LatentDiagnosis, symptom: str | None) -> str:
+        where = "with all tokens masked" if diagnosis.is_shared else "at every share of masked tokens"
         found = {
-            "collapsed": "guide and prior agree to 0.05 nats at every share of masked tokens",
-            "ignored": f"the KL is up to {float(diagnosis.kl_per_bin.max()):.2f} nats, but with the latent fixed at "
+            "collapsed": f"guide and prior agree to 0.05 nats {where}",
+            "ignored": f"the KL is up to {float(_kl(diagnosis).max()):.2f} nats, but with the latent fixed at "
             f"zero the one-step likelihood changes by {diagnosis.mixture_off_loss:.3f} nats: the denoiser does not "
             "read it (vadd.testing.check_denoiser tells whether it can)",
             "inactive": f"{diagnosis.active_units} of {diagnosis.num_latent} components vary with the sequence, "
@@ -250,6 +254,12 @@ _QUANTITIES = (
     "symptom",
     "state",
 )
+
+
+def _kl(diagnosis: LatentDiagnosis) -> Tensor:
+    """KL wherever the model draws a latent: of one a trajectory, elsewhere it means little."""
+    kl = diagnosis.kl_per_bin
+    return kl.new_tensor([diagnosis.kl_all_masked]) if diagnosis.is_shared else kl
 
 
 def _or_none(value: float) -> float | None:

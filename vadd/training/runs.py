@@ -2,13 +2,16 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadd._checks import require_kind
 from vadd._modes import evaluating
 from vadd.errors import CheckpointError, ConfigError
+from vadd.storage.pair import check_pair
+from vadd.training.parts import describe_objective
 from vadd.training.snapshots import Snapshot, Snapshots
 from vadd.training.trackers import start_trackers
 from vadd.training.tree import pack
@@ -40,7 +43,12 @@ class Run:
             self.snapshots = Snapshots(folder, keep_last=config.keep_last, keep_best=config.keep_best)
 
     def start(self, resume: bool) -> None:
-        """Go on from the latest snapshot, where there is one, and open the trackers."""
+        """Go on from the latest snapshot, where there is one, and open the trackers.
+
+        Raises:
+            ConfigError: if the folder holds a run that is not to be resumed, or the state or the pair cannot be stored.
+            CheckpointError: as :meth:`restore`, or if no snapshot can be read.
+        """
         trainer = self.trainer
         found = None if self.snapshots is None else self.snapshots.load_latest()
         if found is not None and trainer.step == 0:
@@ -51,6 +59,8 @@ class Run:
             self.restore(found)
         if self.snapshots is not None:  # what cannot be stored is better known now
             pack({"scheduler": self._of_scheduler(), "callbacks": self._of_callbacks()})
+            trainer.gather()
+            check_pair(*trainer.averaged)
         if trainer.accelerator.log_with:
             start_trackers(trainer.accelerator, trainer.step, config=trainer.config.to_json())
 
@@ -59,6 +69,37 @@ class Run:
         self.save()
         for tracker in self.trainer.accelerator.trackers:
             tracker.finish()
+
+    @contextmanager
+    def ended_by_errors(self) -> Iterator[None]:
+        """When an error ends training, what was done is saved, and callbacks are told: they may hold something open."""
+        try:
+            yield
+        except BaseException as error:
+            self._rescue(error)
+            for callback in self.trainer.callbacks:
+                callback.on_end(self.trainer, "error")
+            raise
+
+    def _rescue(self, error: BaseException) -> None:
+        """Save, and note in the error whether that was done."""
+        trainer = self.trainer
+        # What is no Exception, such as a second Ctrl-C, ends the program at once. What could not be saved, cannot now.
+        if trainer.step == 0 or not isinstance(error, Exception) or isinstance(error, CheckpointError):
+            return
+        saved = "not saved, as "
+        if self.snapshots is None:
+            saved += "there is no folder"
+        elif trainer.processes.num > 1:
+            saved += "other processes may go on, and would not take part"
+        elif not trainer.is_whole:
+            saved += f"update {trainer.step + 1} is half made"
+        else:
+            try:
+                saved = f"saved to {self.save()}"
+            except Exception as second:  # not to hide the first
+                saved += f"that failed, too: {second}"
+        error.add_note(f"training ended after update {trainer.step}: {saved}.")
 
     def save(self) -> Path | None:
         """Write a snapshot in the main process, unless there is a folder and one of this update."""
@@ -89,11 +130,13 @@ class Run:
         trainer = self.trainer
         return {
             "config": trainer.config.to_json(),
+            "objective": describe_objective(trainer.objective),
             "num_processes": trainer.processes.num,
             "sequences_read": trainer.step * trainer.config.batch_size,
             "num_rows": trainer.feed.num_rows,
             "epoch": trainer.feed.epoch(trainer.step),
             "metrics": trainer.metrics,
+            "judged_at": self.judged_at,
         }
 
     def state(self) -> dict[str, Any]:
@@ -122,13 +165,23 @@ class Run:
             CheckpointError: if it is of another model or of a run with other settings.
         """
         trainer, state = self.trainer, found.state
-        theirs, ours = found.metadata["config"], trainer.config.to_json()
+        try:
+            theirs, num = found.metadata["config"], found.metadata["num_rows"]
+        except KeyError as error:
+            raise CheckpointError(f"the snapshot {found.folder} is not of a Trainer: it lacks {error}.") from error
+        ours = trainer.config.to_json()
         other = [
             f"{name} {theirs.get(name)!r}, now {ours[name]!r}" for name in _FIXED if theirs.get(name) != ours[name]
         ]
-        num, own = found.metadata["num_rows"], trainer.feed.num_rows
+        own = trainer.feed.num_rows
         if num != own:
             other.append(f"{'a stream' if num is None else f'{num} rows'} of data, now {own or 'a stream'}")
+        was = found.metadata.get("objective", {})  # early snapshots do not tell
+        other += [
+            f"an objective of {name} {was[name]}, now {value}"
+            for name, value in describe_objective(trainer.objective).items()
+            if was.get(name, value) != value
+        ]
         if (state["scheduler"] is None) != (trainer.scheduler is None):
             other.append("no schedule, now with one" if trainer.scheduler else "a schedule, now without one")
         if other:
@@ -155,6 +208,7 @@ class Run:
         trainer.skipped, trainer.skipped_in_a_row = state["skipped"]
         self.best_score = state["best_score"]
         trainer.step = self.saved_at = found.step
+        self.score, self.judged_at = found.score, found.metadata.get("judged_at", found.step)  # absent in early ones
         self._path = found.folder
         self._restore_callbacks(state["callbacks"])
 
@@ -184,7 +238,7 @@ class Run:
         require_kind("what validation returns", metrics, Mapping, 'for example {"validation/score": score}')
         metrics = {name: float(value) for name, value in metrics.items()}
         metrics["validation/seconds"] = time.perf_counter() - start
-        self.judged_at = trainer.step
+        self.judged_at, self.saved_at = trainer.step, None  # a snapshot from before has no score
         self.score = metrics.get(getattr(validation, "score", "validation/score"))
         return metrics
 

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from vadd._modes import checks_on
-from vadd.errors import ConfigError, DataError
+from vadd.errors import ConfigError
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.objectives import DiffusionELBO
@@ -29,7 +29,7 @@ from vadd.training.interruption import Interruption
 from vadd.training.noise import RowNoise, key
 from vadd.training.nonfinite import explain_nonfinite
 from vadd.training.parallel import Processes, make_accelerator
-from vadd.training.parts import check_functions, check_parts
+from vadd.training.parts import check_functions, check_parts, left_as_it_was
 from vadd.training.result import TrainingResult
 from vadd.training.runs import Run
 from vadd.training.trackers import resolve_trackers
@@ -120,6 +120,7 @@ class Trainer:
         self.feed = Feed(data, config)
         self.run = Run(self)
         self.step = self.skipped = self.skipped_in_a_row = 0
+        self.is_whole = True  # no update is half made
         self.grad_norm = torch.zeros(())
         self.metrics: dict[str, float] = {}  # the latest of each
         if config.compile:
@@ -154,52 +155,49 @@ class Trainer:
     def fit(self, *, resume: bool = True) -> TrainingResult:
         """Train to the end, from the latest snapshot in the folder where there is one.
 
+        If an error ends it, of a callback or the validation too, what was done is saved before, and a note in the error
+        says so; but not by several processes, of which one alone may have failed.
+
         Args:
             resume: whether to go on from there; if not, a folder with snapshots is an error.
 
         Raises:
             NonFiniteError: if the gradient is not finite, as ``on_nonfinite`` says.
-            DataError: if the data cannot be read; what was trained until then is saved.
+            DataError: if the data cannot be read.
             CheckpointError: if a snapshot cannot be written or belongs to another run.
         """
-        start = time.monotonic()
+        start, processes = time.monotonic(), self.processes
         self.run.start(resume)
         self.gather()
         self.pair.train()
         stopped: Literal["finished", "time", "signal"] = "finished"
-        with Interruption(self.config.minutes) as interruption, self._callbacks_closed():
+        interruption = Interruption(self.config.minutes)
+        with left_as_it_was(self.objective), interruption, self.run.ended_by_errors():
             self._call("on_start")
             window = Window(self)
-            batches = self._batches()
-            while self.step < self.config.num_updates:
-                self._update(next(batches), window)
-                is_due = interruption.is_due
-                if self.processes.num > 1:  # they must agree, which costs: not in every update
-                    is_due = self.step % self.config.log_every == 0 and self.processes.any(is_due)
-                self._after_update(window)
-                if is_due and self.step < self.config.num_updates:
-                    stopped = "signal" if self.processes.any(interruption.signal is not None) else "time"
-                    break
+            rows = self.feed.batches(self.step, processes.start, processes.own, self.device.type == "cuda")
+            with closing(rows) as batches:
+                while self.step < self.config.num_updates:
+                    self._update(next(batches), window)
+                    is_due = interruption.is_due
+                    if processes.num > 1:  # they must agree, which costs: not in every update
+                        is_due = self.step % self.config.log_every == 0 and processes.any(is_due)
+                    self._after_update(window)
+                    if is_due and self.step < self.config.num_updates:
+                        stopped = "signal" if processes.any(interruption.signal is not None) else "time"
+                        break
+            if self.validation is not None and self.step == self.config.num_updates != self.run.judged_at:
+                self.run.save()  # the validation may fail, or be killed
+                self.validate()
             self.run.finish()
             self.gather()
             self._call("on_end", stopped)
         if stopped != "finished" and self.is_main:
             print(interruption.describe(self.step, self.config.num_updates, self.folder), file=sys.stderr)
-        model, guide = self.averaged
+        model, guide = self.weights.release()
         code = 128 + (interruption.signal or 15) if stopped == "signal" else 0
         seconds = time.monotonic() - start
         return TrainingResult(model.eval(), guide.eval(), self.step, stopped, self.skipped, seconds, code)
-
-    def _batches(self) -> Iterator[Batch]:
-        """This process's rows of the batches that are left."""
-        processes = self.processes
-        try:
-            yield from self.feed.batches(self.step, processes.start, processes.own, self.device.type == "cuda")
-        except DataError as error:
-            # Other processes may go on, and would not take part in saving.
-            saved = self.run.save() if self.processes.num == 1 else None
-            error.add_note(f"update {self.step + 1} was not made; " + (f"saved to {saved}." if saved else "not saved."))
-            raise
 
     def _update(self, rows: Batch, window: Window) -> None:
         """One update of the weights."""
@@ -231,7 +229,10 @@ class Trainer:
         else:
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
             if self._must_stop():
-                raise explain_nonfinite(self, drawn)
+                error = explain_nonfinite(self, drawn)
+                self.skipped, self.skipped_in_a_row = self.skipped - 1, self.skipped_in_a_row - 1  # it was not made
+                raise error
+        self.is_whole = False
         if is_finite or self.scaler.is_enabled():  # the scaler lowers its scale where it is not
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -240,6 +241,8 @@ class Trainer:
         if is_finite:
             self.weights.updated()
         self.step += 1
+        self.feed.advance()
+        self.is_whole = True
 
     def _must_stop(self) -> bool:
         is_sought = self.scaler.is_enabled()
@@ -248,15 +251,17 @@ class Trainer:
     def _after_update(self, window: Window) -> None:
         config = self.config
         self._call("on_step")
-        if self.step % config.log_every == 0 or self.step == config.num_updates:
+        is_last = self.step == config.num_updates
+        if self.step % config.log_every == 0 or is_last:
             metrics = window.close(self)
             self.metrics |= metrics
             self.accelerator.log(metrics, step=self.step)
             self._call("on_log", metrics)
-        is_last = self.step == config.num_updates
-        if self.validation is not None and (is_last or _is_time(self.step, config.validate_every)):
+        if is_last:
+            return
+        if self.validation is not None and _is_time(self.step, config.validate_every):
             self.validate()
-        if not is_last and _is_time(self.step, config.save_every):
+        if _is_time(self.step, config.save_every):
             self.run.save()
 
     def validate(self) -> dict[str, float]:
@@ -281,15 +286,6 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "no")
-
-    @contextmanager
-    def _callbacks_closed(self) -> Iterator[None]:
-        """Callbacks that hold something open are told when training ends by an error."""
-        try:
-            yield
-        except BaseException:
-            self._call("on_end", "error")
-            raise
 
     def _call(self, event: str, *values: Any) -> None:
         for callback in self.callbacks:

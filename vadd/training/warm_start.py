@@ -29,8 +29,8 @@ def start_from_mdm(model: VADDModel, mdm: VADDModel | str | Path) -> VADDModel:
         The same model.
 
     Raises:
-        ConfigError: if one of the two is no model, weights have no place in the denoiser (they are named, and nothing
-            is changed), the two have other processes, or the model's output differs from the other's afterwards.
+        ConfigError: if one of the two is no model, weights have no place in the denoiser (they are named), the two have
+            other processes, or the model's output would differ from the other's. Nothing is changed then.
         CheckpointError: if what is stored cannot be read.
     """
     require_kind("model", model, VADDModel)

@@ -51,6 +51,13 @@ class Weights(ABC):
     def averaged(self) -> tuple[VADDModel, RecognitionGuide]:
         """The moving average of the pair, the pair itself where there is none."""
 
+    def release(self) -> tuple[VADDModel, RecognitionGuide]:
+        """The averaged pair to hand out: it can be trained on, where the pair in training could."""
+        model, guide = self.averaged
+        for own, trained in zip(nn.ModuleList([model, guide]).parameters(), self.pair.parameters(), strict=True):
+            own.requires_grad_(trained.requires_grad)
+        return model, guide
+
     @abstractmethod
     def state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Pair, average and optimizer with whole tensors; all processes together, only the main one's counts."""
