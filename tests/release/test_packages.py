@@ -45,6 +45,19 @@ def test_an_environment_that_exists_is_refused(tmp_path, capsys):
     assert f"--environment {tmp_path}: exists, and may not be empty" in capsys.readouterr().err
 
 
+def test_an_environment_that_did_not_become_whole_goes(tmp_path, monkeypatch):
+    folder = tmp_path / "environment"
+
+    def fail(*arguments):
+        folder.mkdir()
+        raise OSError("full")
+
+    monkeypatch.setattr(packages, "environment", fail)
+    with pytest.raises(OSError, match="full"):
+        packages.main(["--environment", str(folder)])
+    assert not folder.exists()
+
+
 def zipped(path, names, content="x"):
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:

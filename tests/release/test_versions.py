@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock, create_autospec
 
 import pytest
 
@@ -14,6 +15,7 @@ from vadd.text import CharTokenizer
 from vadd.training import checkpoint, manifest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import packages  # noqa: E402
 import torch_versions  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,3 +73,16 @@ def test_other_versions_take_along_what_belongs_to_them():
 
 def test_the_tests_to_run_are_there():
     assert [name for name in torch_versions.TESTS if not (ROOT / name).exists()] == []
+
+
+def test_the_tests_of_other_versions_are_those_of_the_sdist(tmp_path, monkeypatch):
+    """As far as the first program that it runs, with every function called as it is declared."""
+    (tmp_path / "constraints.txt").write_text("numpy==2.0\ntorch==9.9\n")
+    parts = {"environment": Path("python"), "install": None, "build": packages.Built(Path("w"), Path("s"))}
+    for name, value in {**parts, "unpack": tmp_path}.items():
+        monkeypatch.setattr(packages, name, create_autospec(getattr(packages, name), return_value=value))
+    monkeypatch.setattr(torch_versions.subprocess, "run", Mock(side_effect=InterruptedError))
+    with pytest.raises(InterruptedError):
+        torch_versions.run({"torch": "==2.11.*"}, ["tests"], 1, "python3")
+    assert packages.build.call_args.args[1] == Path("python")
+    assert packages.unpack.call_args.args[0] == Path("s")
