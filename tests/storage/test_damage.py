@@ -98,7 +98,7 @@ def test_misfitting_tensors_are_named(saved, name, change):
         key += ".more"
         tensors[key] = torch.zeros(2)
     else:
-        tensors[key] = tensors[key].double() if change == "dtype" else tensors[key][1:].clone()
+        tensors[key] = tensors[key].long() if change == "dtype" else tensors[key][1:].clone()
     save_file(tensors, folder / name)
     make_hash_fit(folder, name)
     with pytest.raises(CheckpointError, match=f"{name}: the weights do not fit .*{key}"):
