@@ -7,7 +7,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vadd._checks import require_integer, require_integers, require_number
-from vadd.errors import DomainError
 
 __all__ = ["warmup_constant", "warmup_cosine"]
 
@@ -27,7 +26,7 @@ def warmup_cosine(num_updates: int, warmup: int = 0, *, floor: float = 0.0) -> C
 
     Args:
         num_updates: updates of the whole run, at least 1; the rate stays at its floor after them.
-        warmup: updates of the rise, at most all.
+        warmup: updates of the rise; a run that ends before is all of it.
         floor: share of the optimizer's learning rate at the end, in ``[0, 1]``.
 
     Raises:
@@ -36,8 +35,6 @@ def warmup_cosine(num_updates: int, warmup: int = 0, *, floor: float = 0.0) -> C
     require_integer("num_updates", num_updates)
     require_integer("warmup", warmup, minimum=0)
     require_number("floor", floor, 0.0, 1.0)
-    if warmup > num_updates:
-        raise DomainError(f"warmup must be at most num_updates={num_updates}, got {warmup}; it is a part of the run.")
 
     def factor(step: int) -> float:
         if step < warmup:
