@@ -27,7 +27,6 @@ def test_the_files_hold_what_they_should(built, tmp_path):
 
 
 def test_the_readme_runs_from_the_wheel(built, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(packages.ROOT))
     python = packages.layered_environment(tmp_path / "venv", built.wheel)
     printed = packages.try_out(python, fewer_steps(packages.readme_code()), tmp_path)
