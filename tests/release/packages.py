@@ -93,7 +93,7 @@ def _only(folder: Path, pattern: str) -> Path:
 def _run(command: list[str], folder: Path) -> str:
     """Output of a command that knows nothing of the checkout; an error shows all that it said."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VADD_TYPECHECK")}
-    environment.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine threads of so small a network wait for each other
+    environment.setdefault("OMP_NUM_THREADS", "1")  # for so small a network more wait for each other
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
