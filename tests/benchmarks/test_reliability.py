@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("accelerate")
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.slow  # they run the benchmark, minutes in all
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

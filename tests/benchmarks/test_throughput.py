@@ -17,6 +17,8 @@ from torch import nn
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.slow  # they run the benchmark, minutes in all
+
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("step", "memory", "vadd", "pyro", "sampling", "evaluation", "scaling")
 
