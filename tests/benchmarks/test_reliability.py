@@ -11,8 +11,6 @@ import pytest
 pytest.importorskip("accelerate")
 pytest.importorskip("sklearn")
 
-pytestmark = pytest.mark.slow  # they run the benchmark, minutes in all
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,6 +21,7 @@ def benchmark():
     return reliability_lab
 
 
+@pytest.mark.slow
 def test_smoke_run_survives_and_reports(tmp_path):
     script = str(ROOT / "benchmarks" / "reliability.py")
     done = subprocess.run(

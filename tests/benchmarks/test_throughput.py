@@ -17,8 +17,6 @@ from torch import nn
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-pytestmark = pytest.mark.slow  # they run the benchmark, minutes in all
-
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("step", "memory", "vadd", "pyro", "sampling", "evaluation", "scaling")
 
@@ -40,6 +38,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_smoke_run_writes_its_sections_and_keeps_the_others(tmp_path):
     path = tmp_path / "throughput.json"
     path.write_text(json.dumps({"results": {"processes": "of an earlier run"}}))
