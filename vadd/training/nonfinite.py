@@ -35,7 +35,8 @@ def explain_nonfinite(trainer: "Trainer", drawn: DrawnBatch) -> NonFiniteError:
         fault = str(error)
     finally:
         process.validate_args = had_checks
-    skipped = f" after {trainer.skipped_in_a_row} skipped updates in a row" if trainer.skipped_in_a_row > 1 else ""
+    in_a_row = trainer.skipped_in_a_row + 1  # with this one
+    skipped = f" after {in_a_row} skipped updates in a row" if in_a_row > 1 else ""
     skip = "" if trainer.config.on_nonfinite == "skip" else 'set on_nonfinite="skip" and go on, or '
     remedy = f"{skip}start in another folder with a lower learning_rate or clip_norm."
     return NonFiniteError(

@@ -226,12 +226,10 @@ class Trainer:
         is_finite = bool(self.grad_norm.isfinite())
         if is_finite:
             self.skipped_in_a_row = 0
+        elif self._must_stop():
+            raise explain_nonfinite(self, drawn)
         else:
             self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
-            if self._must_stop():
-                error = explain_nonfinite(self, drawn)
-                self.skipped, self.skipped_in_a_row = self.skipped - 1, self.skipped_in_a_row - 1  # it was not made
-                raise error
         self.is_whole = False
         if is_finite or self.scaler.is_enabled():  # the scaler lowers its scale where it is not
             self.scaler.step(self.optimizer)
@@ -245,8 +243,8 @@ class Trainer:
         self.is_whole = True
 
     def _must_stop(self) -> bool:
-        is_sought = self.scaler.is_enabled()
-        return (self.config.on_nonfinite == "stop" and not is_sought) or self.skipped_in_a_row > self.config.max_skipped
+        is_sought, config = self.scaler.is_enabled(), self.config
+        return (config.on_nonfinite == "stop" and not is_sought) or self.skipped_in_a_row >= config.max_skipped
 
     def _after_update(self, window: Window) -> None:
         config = self.config
