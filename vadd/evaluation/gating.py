@@ -16,7 +16,7 @@ from vadd.evaluation.plans import PlanScores, score_modes
 from vadd.guide import RecognitionGuide
 from vadd.model import VADDModel
 from vadd.samplers.gate import LatentGate, Mode, resolve_plan
-from vadd.samplers.time_grid import TimeGrid, resolve_grid
+from vadd.samplers.time_grid import TimeGrid, has_times, resolve_grid
 from vadd.types import Flags, Tokens
 
 __all__ = ["GateCosts", "GateFit", "fit_gate"]
@@ -183,7 +183,7 @@ def _check(
         raise ConfigError(f"num_steps must name one or more different numbers of steps, got {num_steps!r}.")
     if not modes or not set(modes) <= set(_MODES):
         raise ConfigError(f"modes must be some of {', '.join(_MODES)}, got {tuple(modes)}.")
-    if isinstance(time_grid, Tensor | list | tuple) and len(num_steps) > 1:
+    if has_times(time_grid) and len(num_steps) > 1:
         raise ConfigError("time_grid must be a name, or a function of the number of steps, where there are several.")
     if not (math.isfinite(margin) and margin >= 0):
         raise DomainError(f"margin must be finite and non-negative, got {margin}.")

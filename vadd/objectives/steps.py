@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vadd._checks import is_integer, require_integer
 from vadd.errors import ConfigError, DomainError
-from vadd.samplers.time_grid import TimeGrid, resolve_grid
+from vadd.samplers.time_grid import TimeGrid, has_times, resolve_grid
 from vadd.types import PerSequence, Times
 
 __all__ = ["JumpTable", "Jumps", "StepLaw"]
@@ -118,7 +118,7 @@ class JumpTable:
     """
 
     def __init__(self, num_steps: int | StepLaw | None, time_grid: TimeGrid | None = None) -> None:
-        if isinstance(num_steps, StepLaw) and isinstance(time_grid, Tensor | list | tuple):
+        if isinstance(num_steps, StepLaw) and has_times(time_grid):
             raise ConfigError(
                 "time_grid must be a name, or a function from the number of steps, where num_steps is a StepLaw."
             )

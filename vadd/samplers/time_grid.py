@@ -11,7 +11,7 @@ from torch import Tensor
 from vadd._checks import require_integer
 from vadd.errors import ConfigError, DomainError
 
-__all__ = ["TimeGrid", "checked_times", "cosine_grid", "resolve_grid", "uniform_grid"]
+__all__ = ["TimeGrid", "checked_times", "cosine_grid", "has_times", "resolve_grid", "uniform_grid"]
 
 #: A name, a function from the number of steps to times, or the times themselves: ``num_steps + 1`` values from 1 to 0.
 TimeGrid = Literal["uniform", "cosine"] | Callable[[int], Tensor] | Tensor | Sequence[int | float]
@@ -33,6 +33,11 @@ def cosine_grid(num_steps: int) -> Float[Tensor, " times"]:
 
 
 _NAMED: dict[str, Callable[[int], Tensor]] = {"uniform": uniform_grid, "cosine": cosine_grid}
+
+
+def has_times(time_grid: TimeGrid | None) -> bool:
+    """Whether a grid is the times themselves, which fit one number of steps alone."""
+    return isinstance(time_grid, Tensor | list | tuple)
 
 
 def resolve_grid(num_steps: int, time_grid: TimeGrid | None) -> Float[Tensor, " times"]:
