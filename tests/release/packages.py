@@ -191,15 +191,15 @@ def readme_code() -> str:
     return "\n".join(code for language, code in blocks((ROOT / "README.md").read_text()) if language == "python")
 
 
-def environment(folder: Path) -> Path:
+def environment(folder: Path, interpreter: str = sys.executable) -> Path:
     """Python of a new environment that has pip alone."""
-    _run([sys.executable, "-m", "venv", str(folder)], ROOT)
+    _run([interpreter, "-m", "venv", str(folder)], ROOT)
     return folder / "bin" / "python"
 
 
-def install(python: Path, *what: str | Path) -> None:
-    """Install in the versions of ``constraints.txt``."""
-    options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "-c", str(ROOT / "constraints.txt")]
+def install(python: Path, *what: str | Path, constraints: Path = ROOT / "constraints.txt") -> None:
+    """Install in the versions of a file."""
+    options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "-c", str(constraints)]
     _run([str(python), "-m", "pip", "install", *options, *map(str, what)], ROOT)
 
 

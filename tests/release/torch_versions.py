@@ -64,10 +64,8 @@ def run(pins: dict[str, str], tests: list[str], workers: int, interpreter: str) 
         source = packages.unpack(packages.build(folder, builder).sdist, folder)
         lines = constraints((source / "constraints.txt").read_text().splitlines(), pins)
         (folder / "constraints.txt").write_text("\n".join(lines) + "\n")
-        subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
-        python = str(folder / "venv" / "bin" / "python")
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
-        subprocess.run([*pip, f"{source}[dev]", "-c", str(folder / "constraints.txt")], check=True)
+        python = str(packages.environment(folder / "venv", interpreter))
+        packages.install(Path(python), f"{source}[dev]", constraints=folder / "constraints.txt")
         identity = [python, "-P", "-c", _IDENTITY, *VARIED]  # -P: not from the current folder
         versions = subprocess.run(identity, cwd=source, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         print(versions, flush=True)
